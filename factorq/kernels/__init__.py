@@ -1,0 +1,18 @@
+"""Hot loops. Each subject is a folder: a door (contract, checks, one dispatch), the reference, the Numba twin."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from ..arrays import is_host
+
+
+def twin(door: str, *arrays: Any) -> ModuleType:
+    """The twin of the kernel folder ``door`` that serves ``arrays``: Numba for NumPy arrays, else the reference.
+
+    Loaded on first use, so that importing the package never loads Numba.
+    """
+    name = "numba_twin" if all(is_host(x) for x in arrays) else "reference"
+    return import_module(f"{door}.{name}")

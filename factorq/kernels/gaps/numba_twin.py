@@ -1,0 +1,217 @@
+"""The gap code, scanning the mask 64 positions at a time and the stream through a 64-bit window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from ...errors import ArtifactError
+from ..bits.numba_twin import pack
+from .reference import moduli, remainder_width
+
+Words = NDArray[np.uint64]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+COMMON = 4096
+"""Gaps below this are counted in a histogram; a mask of n positions has at most n / 4096 longer ones."""
+
+_WORDS = types.Array(types.uint64, 1, "C")
+_INDICES = types.Array(types.int64, 1, "C")
+_BYTES = types.Array(types.uint8, 1, "C")
+_TRUNCATED, _OUTSIDE = -1, -2
+"""What :func:`_read` returns in place of a length."""
+
+_njit: Any = numba.njit
+
+
+def plan(mask: NDArray[np.bool_]) -> tuple[int, int]:
+    """Find (parameter, bytes) of the smallest stream; the smallest modulus wins a tie."""
+    inverted, words = _rarer(mask)
+    return _plan(words, mask.size, inverted)
+
+
+def encode(mask: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], int]:
+    """Write mask (n,) -> (stream (k,), parameter)."""
+    inverted, words = _rarer(mask)
+    parameter, nbytes = _plan(words, mask.size, inverted)
+    width, short = remainder_width(parameter // 2)
+    out = np.zeros(nbytes // 8 + 2, np.uint64)
+    _write(words, parameter // 2, width, short, out)
+    return out.view(np.uint8)[:nbytes].copy(), parameter
+
+
+def decode(stream: NDArray[np.uint8], parameter: int, size: int, count: int) -> NDArray[np.bool_]:
+    """Read stream (k,) -> mask (size,)."""
+    modulus, inverted = parameter // 2, bool(parameter % 2)
+    words = np.zeros(stream.size // 8 + 3, np.uint64)  # two words of slack: the window may look past the end
+    words.view(np.uint8)[: stream.size] = stream
+    mask = np.full(size, inverted)
+    width, short = remainder_width(modulus)
+    symbols = size - count if inverted else count
+    at = _read(words, 8 * stream.size, symbols, modulus, width, short, int(not inverted), mask.view(np.uint8))
+    if at == _OUTSIDE:
+        raise ArtifactError(f"gap stream: reaches a position at or after the end of the mask, {size}")
+    if at == _TRUNCATED:
+        raise ArtifactError(f"gap stream: {stream.size} bytes end in the middle of a code")
+    if (at + 7) // 8 != stream.size:
+        raise ArtifactError(f"gap stream: found {stream.size} bytes, the code ends after {(at + 7) // 8}")
+    if at % 8 and int(stream[-1]) >> (at % 8):
+        raise ArtifactError("gap stream: the bits that pad the last byte are not zero")
+    return mask
+
+
+def _rarer(mask: NDArray[np.bool_]) -> tuple[int, Words]:
+    """(inverted, bitmap of the rarer value with zeros after the end)."""
+    inverted = int(2 * np.count_nonzero(mask) > mask.size)
+    words = np.zeros(mask.size // 64 + 1, np.uint64)
+    words.view(np.uint8)[: (mask.size + 7) // 8] = pack(mask.view(np.uint8), 1)
+    if inverted:
+        np.invert(words, out=words)
+        words[-1] &= np.uint64((1 << mask.size % 64) - 1)
+    return inverted, words
+
+
+def _plan(words: Words, size: int, inverted: int) -> tuple[int, int]:
+    histogram, longer = np.zeros(COMMON, np.int64), np.empty(size // COMMON + 1, np.int64)
+    found = _measure(words, histogram, longer)
+    short = np.flatnonzero(histogram)
+    gaps = np.concatenate([short, longer[:found]])
+    counts = np.concatenate([histogram[short], np.ones(found, np.int64)])
+    sizes = [_total(gaps, counts, m, *remainder_width(m)) for m in moduli(size)]
+    best = int(np.argmin(sizes))
+    return 2 * moduli(size)[best] + inverted, (sizes[best] + 7) // 8
+
+
+def _kernel(*signature: Any) -> Callable[[Function], Function]:
+    decorate: Callable[[Function], Function] = _njit(*signature, cache=True, nogil=True)
+    return decorate
+
+
+def _inline(typer: Callable[..., Any]) -> Any:
+    return intrinsic(typer)
+
+
+@_inline
+def _trailing_zeros(typing: Any, word: Any) -> Any:
+    """Count the zero bits below the lowest one bit of a word that is not zero."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), generate
+
+
+@_kernel(types.int64(_WORDS, _INDICES, _INDICES))
+def _measure(words: Words, histogram: NDArray[np.int64], longer: NDArray[np.int64]) -> int:
+    """Count every gap below COMMON, list the others, return how many were listed."""
+    found, last = 0, -1
+    for i in range(words.size):
+        word = words[i]
+        while word != 0:
+            position = 64 * i + _trailing_zeros(word)
+            word &= word - np.uint64(1)
+            gap = position - last - 1
+            last = position
+            if gap < histogram.size:
+                histogram[gap] += 1
+            else:
+                longer[found] = gap
+                found += 1
+    return found
+
+
+@_kernel(types.int64(_INDICES, _INDICES, types.int64, types.int64, types.int64))
+def _total(gaps: NDArray[np.int64], counts: NDArray[np.int64], modulus: int, width: int, short: int) -> int:
+    """Bits that ``counts`` of each of the ``gaps`` take."""
+    bits = 0
+    for i in range(gaps.size):
+        quotient = gaps[i] // modulus
+        rest = gaps[i] - quotient * modulus
+        bits += counts[i] * (quotient + 1 + width - (1 if rest < short else 0))
+    return bits
+
+
+@_kernel(types.void(_WORDS, types.int64, types.int64, types.int64, _WORDS))
+def _write(words: Words, modulus: int, width: int, short: int, out: Words) -> None:
+    """Write the codes of all gaps into ``out``, which holds zeros: the zero bits of a quotient are only skipped."""
+    at, last = 0, -1
+    for i in range(words.size):
+        word = words[i]
+        while word != 0:
+            position = 64 * i + _trailing_zeros(word)
+            word &= word - np.uint64(1)
+            gap = position - last - 1
+            last = position
+            quotient = gap // modulus
+            rest = gap - quotient * modulus
+            length = width
+            if rest < short:
+                length -= 1
+            elif width > 0:
+                high = rest + short
+                rest = (high >> 1) | ((high & 1) << (width - 1))
+            at += quotient
+            code, into, shift = np.uint64(2 * rest + 1), at >> 6, np.uint64(at & 63)
+            out[into] |= code << shift
+            at += 1 + length
+            if (at >> 6) > into and shift > 0:
+                out[into + 1] |= code >> (np.uint64(64) - shift)
+
+
+@_kernel(types.uint64(_WORDS, types.int64))
+def _window(words: Words, at: int) -> Any:
+    """Read the 64 bits of stream that start at bit ``at``."""
+    shift = np.uint64(at & 63)
+    low = words[at >> 6] >> shift
+    return low | ((words[(at >> 6) + 1] << np.uint64(1)) << (np.uint64(63) - shift))
+
+
+@_kernel(types.int64(_WORDS, types.int64, types.int64, types.int64, types.int64, types.int64, types.uint8, _BYTES))
+def _read(
+    words: Words, end: int, symbols: int, modulus: int, width: int, short: int, value: int, mask: NDArray[np.uint8]
+) -> int:
+    """Set ``mask`` to ``value`` after each of ``symbols`` gaps; return the bits read, or what went wrong.
+
+    No bit at or after ``end`` is used, and every turn of the inner loop moves on by 64 bits, so any stream ends.
+    """
+    most, at, position = mask.size // modulus, 0, -1
+    for _ in range(symbols):
+        quotient = 0
+        window = _window(words, at)
+        while window == 0:
+            quotient += 64
+            at += 64
+            if at >= end:
+                return _TRUNCATED
+            if quotient > most:  # also keeps quotient * modulus far from overflow
+                return _OUTSIDE
+            window = _window(words, at)
+        zeros = _trailing_zeros(window)
+        quotient += zeros
+        at += zeros + 1
+        if at > end:
+            return _TRUNCATED
+        if quotient > most:
+            return _OUTSIDE
+        rest: Any = 0
+        if width > 0:
+            window = _window(words, at)
+            rest = np.int64(window & ((np.uint64(1) << np.uint64(width - 1)) - np.uint64(1)))
+            at += width - 1
+            if rest >= short:
+                rest = 2 * rest + np.int64((window >> np.uint64(width - 1)) & np.uint64(1)) - short
+                at += 1
+            if at > end:
+                return _TRUNCATED
+        position += quotient * modulus + rest + 1
+        if position >= mask.size:
+            return _OUTSIDE
+        mask[position] = value
+    return at
