@@ -1,0 +1,60 @@
+"""factorq: weight matrices and tensors as small, quantized, sparse factors.
+
+``decompose`` turns an array into a :class:`Factorization`; ``save`` and ``load`` keep it in safetensors files.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .decompose import Plan, decompose, explain
+    from .errors import ArgumentError, ArgumentTypeError, ArtifactError, FactorqError, FileAccessError
+    from .factorization import Factorization, load, save
+    from .methods import SVD, Method, QuantizedSparse, Scalar
+    from .solvers.loop import Progress
+
+_HOME = {
+    "decompose": ("decompose", "explain", "Plan"),
+    "errors": ("ArgumentError", "ArgumentTypeError", "ArtifactError", "FactorqError", "FileAccessError"),
+    "factorization": ("Factorization", "load", "save"),
+    "methods": ("Method", "QuantizedSparse", "SVD", "Scalar"),
+    "solvers.loop": ("Progress",),
+}
+_ROOMS = {name: room for room, names in _HOME.items() for name in names}
+
+__all__ = [
+    "SVD",
+    "ArgumentError",
+    "ArgumentTypeError",
+    "ArtifactError",
+    "Factorization",
+    "FactorqError",
+    "FileAccessError",
+    "Method",
+    "Plan",
+    "Progress",
+    "QuantizedSparse",
+    "Scalar",
+    "__version__",
+    "decompose",
+    "explain",
+    "load",
+    "save",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name's room on first use (PEP 562)."""
+    if name == "__version__":
+        return import_module("importlib.metadata").version("factorq")
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

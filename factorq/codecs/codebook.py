@@ -1,0 +1,108 @@
+"""Scalar codebooks: codes that point to levels shared by the whole array, with or without a scale per group."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..kernels import bits as bits_kernel
+from ..kernels import levels as kernel
+from ..measure import scaled
+from .base import Grouped, buffer, groups_shape, normal_exponent, packed_rows
+
+TABLES: dict[str, tuple[float, ...]] = {"nf4": tuple(float(v) for v in kernel.NF4)}
+"""Levels that need not be stored, by name."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Codebook(Grouped):
+    """``x = 2**exponent * scale * levels[code]``; without scales, ``2**exponent * levels[code]``.
+
+    Parameters
+    ----------
+    table : str or None
+        The name of a standard table (``"nf4"``); None if the levels are stored.
+    levels : NDArray, (2**bits,) float32 or float64, or None
+        The stored levels, ascending.
+
+    Examples
+    --------
+    >>> x = np.array([[0.0, 0.0, 1.0, 5.0]], np.float32)
+    >>> Codebook.encode(x, bits=2, group=None, axis=None, levels=np.array([0.0, 1, 5, 5])).decode()
+    array([[0., 0., 1., 5.]], dtype=float32)
+    """
+
+    id: ClassVar[str] = "codebook"
+    table: str | None = None
+    levels: NDArray[Any] | None = buffer(None)
+
+    @classmethod
+    def encode(
+        cls, x: NDArray[Any], *, bits: int, group: int | None, axis: int | None, levels: NDArray[Any] | str
+    ) -> Codebook:
+        """Write ``x`` (float32 or float64) with given levels.
+
+        Parameters
+        ----------
+        levels : NDArray (2**bits,) or str
+            Ascending levels, or the name of a standard table. Levels without group scales are in the units of ``x``;
+            with them they are relative.
+        group : int or None
+            Entries that share a scale; None for no scales at all.
+        """
+        table = levels if isinstance(levels, str) else None
+        exponent = normal_exponent(x)
+        values = np.asarray(TABLES[levels] if isinstance(levels, str) else levels, dtype=x.dtype)
+        if group is None:
+            values = scaled(values, -exponent)
+        scales = np.empty(groups_shape(x.shape, axis, group), np.float16) if group else None
+
+        def fit(block: NDArray[Any], rows: slice) -> NDArray[Any]:
+            if scales is None or group is None:
+                return kernel.encode(block, values, None, None)
+            codes, scales[rows] = kernel.fit_encode(block, values, group)
+            return codes
+
+        codes = packed_rows(x, axis, bits, exponent, fit)
+        return cls(
+            shape=x.shape, dtype=str(x.dtype), bits=bits, group=group, axis=axis, exponent=exponent, table=table,
+            codes=codes, scales=scales, levels=None if table else values,
+        )  # fmt: skip
+
+    def nearest(self, x: NDArray[Any]) -> Codebook:
+        values = self.table_levels().astype(x.dtype)
+
+        def codes_of(block: NDArray[Any], rows: slice) -> NDArray[Any]:
+            scales = None if self.scales is None else self.scales[rows]
+            return kernel.encode(block, values, scales, self.group)
+
+        return replace(self, codes=packed_rows(x, self.axis, self.bits, self.exponent, codes_of))
+
+    def table_levels(self) -> NDArray[Any]:
+        return np.asarray(TABLES[self.table] if self.table else self.levels, np.float64)
+
+    @staticmethod
+    def predict(shape: tuple[int, ...], bits: int, group: int | None, axis: int | None, level_bytes: int) -> int:
+        """Stored bytes of an array of ``shape`` with levels of ``level_bytes`` each (0 for a standard table)."""
+        scales = math.prod(groups_shape(shape, axis, group)) if group else 0
+        return int(bits_kernel.packed_size(math.prod(shape), bits) + 2 * scales + level_bytes * 2**bits)
+
+    def check(self) -> None:
+        super().check()
+        self.require((self.scales is None) == (self.group is None), "scales without a group, or a group without scales")
+        if self.table is None:
+            self.expect("levels", self.dtype, (2**self.bits,))
+            levels = self.levels
+            sound = levels is not None and bool(np.all(levels[1:] >= levels[:-1])) and np.abs(levels).max() <= 2.0**15
+            self.require(bool(sound), "levels out of order or out of range")
+        else:
+            known = self.table in TABLES and len(TABLES[self.table]) == 2**self.bits
+            self.require(known and self.levels is None, f"table {self.table!r} is not known for {self.bits} bits")
+
+    def decode_block(self, codes: NDArray[Any], rows: slice, scales: NDArray[Any] | None) -> NDArray[Any]:
+        levels = self.table_levels().astype(self.dtype)
+        return kernel.decode(codes, levels, scales, self.group, self.dtype)

@@ -1,0 +1,106 @@
+"""A 0/1 mask around any inner codec: only the kept entries are coded."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ArtifactError
+from ..kernels import gaps
+from ..kernels.bits import packed_size
+from .base import Encoded, Points, buffer
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Mask(Encoded):
+    """``x[mask] = inner, x[~mask] = 0``, the mask as a bitmap or as Golomb-coded gaps, whichever is smaller.
+
+    Parameters
+    ----------
+    parameter : int or None
+        The parameter of the gap code; None for a bitmap of one bit per entry.
+    positions : NDArray, (k,) uint8
+        The coded mask.
+    inner : Encoded, shape (count,)
+        The kept entries in C order.
+
+    Examples
+    --------
+    >>> from factorq.codecs import Dense
+    >>> x = np.array([0.0, 2.0, 0.0, 0.0, 0.0, 3.0, 0.0, 0.0, 0.0], np.float32)
+    >>> m = Mask.encode(x != 0, Dense.encode(x[x != 0]))
+    >>> m.decode(), m.nbytes  # 2 float32 values and 1 byte of gaps
+    (array([0., 2., 0., 0., 0., 3., 0., 0., 0.], dtype=float32), 9)
+    """
+
+    id: ClassVar[str] = "mask"
+    parameter: int | None
+    positions: NDArray[Any] = buffer()
+    inner: Encoded = buffer()
+
+    @classmethod
+    def encode(cls, mask: NDArray[np.bool_], inner: Encoded) -> Mask:
+        """Store ``mask`` (any shape) around the coded kept entries ``inner`` (count,)."""
+        flat = np.ascontiguousarray(mask).reshape(-1)
+        parameter: int | None
+        parameter, nbytes = gaps.plan(flat)
+        if nbytes < packed_size(flat.size, 1):
+            positions, parameter = gaps.encode(flat)
+        else:
+            positions, parameter = np.packbits(flat, bitorder="little"), None
+        return cls(shape=mask.shape, dtype=inner.dtype, parameter=parameter, positions=positions, inner=inner)
+
+    def check(self) -> None:
+        self.require(isinstance(self.inner, Encoded), "no inner codec")
+        count = self.inner.size
+        self.require(len(self.inner.shape) == 1 and count <= self.size, f"{count} kept entries of {self.size}")
+        self.require(self.inner.dtype == self.dtype, f"inner dtype {self.inner.dtype}, expected {self.dtype}")
+        if self.parameter is None:
+            self.expect("positions", "uint8", (packed_size(self.size, 1),))
+        else:
+            self.require(isinstance(self.parameter, int), f"parameter {self.parameter!r} is no integer")
+            self.expect("positions", "uint8", None)
+
+    def mask(self) -> NDArray[np.bool_]:
+        """Which entries are kept: ``shape``, bool."""
+        count = self.inner.size
+        if self.parameter is None:
+            flat = np.unpackbits(self.positions, count=self.size, bitorder="little").view(np.bool_)
+            if int(np.count_nonzero(flat)) != count:
+                raise ArtifactError(f"mask: {int(np.count_nonzero(flat))} bits set, expected {count}")
+        else:
+            flat = gaps.decode(self.positions, self.parameter, self.size, count)
+        return flat.reshape(self.shape)
+
+    def decode(self) -> NDArray[Any]:
+        out = np.zeros(self.shape, self.dtype)
+        out[self.mask()] = self.inner.decode()
+        return out
+
+    def nearest(self, x: NDArray[Any]) -> Mask:
+        return replace(self, inner=self.inner.nearest(np.ascontiguousarray(x[self.mask()])))
+
+    def points(self) -> Points:
+        keep, inner = self.mask(), self.inner.points()
+
+        def scattered(values: NDArray[Any] | None) -> NDArray[Any] | None:
+            if values is None:
+                return None
+            full = np.zeros(self.shape)
+            full[keep] = values
+            return full
+
+        return Points(inner.levels, scattered(inner.scale), scattered(inner.offset), keep)
+
+    @property
+    def density(self) -> float:
+        """Share of entries that are kept, 0 to 1."""
+        return self.inner.size / max(math.prod(self.shape), 1)
+
+    def summary(self) -> str:
+        how = "bitmap" if self.parameter is None else "gaps"
+        return f"{super().summary()}, {self.density:.1%} kept ({how}), {self.inner!r}"

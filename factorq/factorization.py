@@ -1,0 +1,382 @@
+"""The result: stored factors that stand for an array, what they cost, and the files that hold them.
+
+A file outlives the method that made it: reading needs forms and codecs only.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from html import escape
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import measure
+from .arrays import FLOATS, HOST, Array, Home, is_array, namespace, to_host
+from .artifact import Reader, Writer
+from .codecs.base import Encoded, decode_config
+from .errors import ArtifactError, FactorqError, refuse, refuse_type, within
+from .forms import Form, from_skeleton
+from .named import build
+
+_HISTORY = 1000  # objectives kept in a file
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """The method of a file that was made by a method which is not installed here: its id and configuration."""
+
+    id: str
+    settings: Mapping[str, Any]
+
+    def config(self) -> dict[str, Any]:
+        """The configuration as the file has it."""
+        return dict(self.settings)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Factorization:
+    """Stored factors whose contraction stands for an array W.
+
+    Made by :func:`factorq.decompose` and :func:`factorq.load`; immutable.
+
+    Attributes
+    ----------
+    form : Form
+        How the factors contract.
+    relative_error : float
+        ``||W - F|| / ||W||`` (Frobenius), of what is stored, in W's dtype.
+    gram_error : float or None
+        ``sqrt(trace(D gram D^T) / trace(W gram W^T))``, D = W - F, if a gram was given.
+    status : str
+        How the solver ended, as advice to a person.
+    history : tuple of float
+        The objective (relative error) after each step of the solver.
+    """
+
+    form: Form
+    home: Home
+    method_config: Mapping[str, Any]
+    relative_error: float
+    gram_error: float | None = None
+    status: str = ""
+    history: tuple[float, ...] = field(default=())
+
+    # --- what it stands for -------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of W."""
+        return self.form.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions of W."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of weights of W."""
+        return math.prod(self.shape)
+
+    @property
+    def dtype(self) -> Any:
+        """Dtype of W, as its library spells it."""
+        return FLOATS[self.home.dtype] if self.home.xp is HOST.xp else getattr(self.home.xp, self.home.dtype)
+
+    @property
+    def method(self) -> Any:
+        """The method object that made it, or :class:`Unknown` if that is not installed here."""
+        try:
+            return build("methods", self.method_config)
+        except (FactorqError, ImportError):
+            return Unknown(str(self.method_config.get("id")), self.method_config)
+
+    # --- what it costs ------------------------------------------------------------------------------------------
+
+    @property
+    def encoded(self) -> dict[str, Encoded]:
+        """The stored factors by name."""
+        return {name: leaf.factor for name, leaf in self.form.leaves().items()}  # type: ignore[misc]
+
+    @property
+    def nbytes(self) -> int:
+        """Stored bytes: codes, scales, codebooks, masks and padding of all factors."""
+        return sum(factor.nbytes for factor in self.encoded.values())
+
+    @property
+    def bits_per_weight(self) -> float:
+        """``8 * nbytes / W.size``."""
+        return measure.bits_per_weight(self.nbytes, self.size)
+
+    # --- what it does -------------------------------------------------------------------------------------------
+
+    @property
+    def factors(self) -> tuple[Array, ...]:
+        """The decoded factors in order of contraction, in W's namespace and device."""
+        return tuple(self.home.place(factor.decode()) for factor in self.encoded.values())
+
+    def to_dense(self) -> Array:
+        """The array that the factors contract to: W's shape, dtype, namespace and device."""
+        return self.home.place(self.form.dense())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise refuse("copy", found=False, allowed="None or True, since the array is made on demand")
+        return np.asarray(to_host(self.to_dense()), dtype=dtype)
+
+    __array_priority__ = 1000.0
+    __array_ufunc__ = None  # so that `ndarray @ F` asks __rmatmul__
+
+    def __matmul__(self, x: Array) -> Array:
+        """``F @ x`` for x (n,) or (n, b), without building W for chains and sums."""
+        return self._apply(x, left=False)
+
+    def __rmatmul__(self, x: Array) -> Array:
+        """``x @ F`` for x (m,) or (b, m), without building W for chains and sums."""
+        return self._apply(x, left=True)
+
+    def _apply(self, x: Array, left: bool) -> Array:
+        if not is_array(x):
+            return NotImplemented
+        if self.ndim != 2:
+            found = f"a factorization of shape {self.shape}"
+            raise refuse("@", found=found, allowed="a matrix", remedy="use to_dense() and contract the axes you mean")
+        inner = self.shape[0] if left else self.shape[1]
+        want = f"(b, {inner}) or ({inner},)" if left else f"({inner},) or ({inner}, b)"
+        if len(x.shape) not in (1, 2) or x.shape[-1 if left else 0] != inner:
+            raise refuse("x", found=f"shape {tuple(x.shape)}", allowed=want, remedy=f"F has shape {self.shape}")
+        namespace(x, self.home.place(np.zeros(1)))
+        home = Home.of(x)
+        if home.dtype not in FLOATS:
+            raise refuse_type("x", found=f"dtype {home.dtype}", allowed=", ".join(FLOATS))
+        compute = "float64" if "float64" in (home.dtype, self.home.dtype) else "float32"
+        matrix = to_host(x).astype(compute)
+        vector = matrix.ndim == 1
+        if left:
+            product = self.form.rmatmul(matrix[None, :] if vector else matrix)
+        else:
+            product = self.form.matmul(matrix[:, None] if vector else matrix)
+        return home.place(product.reshape(-1) if vector else product, dtype=_wider(home.dtype, self.home.dtype))
+
+    # --- how it shows itself ------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.shape))
+        dense = self.size * FLOATS[self.home.dtype].itemsize
+        lines = [
+            f"Factorization of a {shape} {self.home.dtype} array by {self.method}",
+            f"  {self.bits_per_weight:.4g} bits per weight ({self.nbytes:,} bytes, "
+            f"{dense / max(self.nbytes, 1):.3g} times smaller), relative error {self.relative_error:.4g}",
+        ]
+        if self.gram_error is not None:
+            lines.append(f"  relative error in the gram metric {self.gram_error:.4g}")
+        lines += [f"  {name} = {factor!r}" for name, factor in self.encoded.items()]
+        return "\n".join([*lines, f"  status: {self.status}"])
+
+    def _repr_html_(self) -> str:
+        cells = [
+            ("method", f"{self.method}"),
+            ("array", f"{'x'.join(map(str, self.shape))} {self.home.dtype}"),
+            ("bits per weight", f"{self.bits_per_weight:.4g}"),
+            ("bytes", f"{self.nbytes:,}"),
+            ("relative error", f"{self.relative_error:.4g}"),
+            *((name, repr(factor)) for name, factor in self.encoded.items()),
+            ("status", self.status),
+        ]
+        rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in cells)
+        return f"<table>{rows}</table>"
+
+    # --- how it is stored ---------------------------------------------------------------------------------------
+
+    def record(self) -> dict[str, Any]:
+        """All but the buffers, as JSON."""
+        return {
+            "method": dict(self.method_config),
+            "form": self.form.skeleton(),
+            "dtype": self.home.dtype,
+            "shape": list(self.shape),
+            "codecs": {name: factor.config() for name, factor in self.encoded.items()},
+            "relative_error": _finite(self.relative_error),
+            "gram_error": _finite(self.gram_error),
+            "status": self.status,
+            "history": [_finite(v) for v in self.history[-_HISTORY:]],
+        }
+
+    def buffers(self) -> dict[str, NDArray[Any]]:
+        """The stored arrays, each as ``<factor>.<buffer>``."""
+        named = self.encoded.items()
+        return {f"{role}.{name}": array for role, factor in named for name, array in factor.buffers().items()}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], buffers: Mapping[str, NDArray[Any]]) -> Factorization:
+        """The inverse of :meth:`record` and :meth:`buffers`.
+
+        Raises
+        ------
+        ArtifactError
+            If they do not fit together.
+        """
+        try:
+            configs: Mapping[str, Any] = record["codecs"]
+            # The longest role first: "A" must not take the buffers of "A.x".
+            left, split = dict(buffers), {}
+            for role in sorted(configs, key=len, reverse=True):
+                start = f"{role}."
+                split[role] = {
+                    name.removeprefix(start): left.pop(name) for name in list(left) if name.startswith(start)
+                }
+            if left:
+                raise ArtifactError(f"buffers {', '.join(left)} belong to no factor")
+            leaves = {role: decode_config(configs[role], split[role]) for role in configs}
+            form = from_skeleton(record["form"], leaves)
+            dtype, shape = record["dtype"], tuple(record["shape"])
+            if dtype not in FLOATS or shape != form.shape or set(form.leaves()) != set(leaves):
+                raise ArtifactError(
+                    f"shape {shape} or dtype {dtype!r} does not fit factors that contract to {form.shape}"
+                )
+            return cls(
+                form=form,
+                home=replace(HOST, dtype=dtype),
+                method_config=dict(record["method"]),
+                relative_error=_number(record["relative_error"]),
+                gram_error=None if record["gram_error"] is None else _number(record["gram_error"]),
+                status=str(record["status"]),
+                history=tuple(_number(v) for v in record["history"]),
+            )
+        except ArtifactError:
+            raise
+        except (FactorqError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise ArtifactError(f"malformed description ({type(error).__name__}: {error})") from None
+
+
+def save(path: str | os.PathLike[str], tensors: Mapping[str, Factorization | Array]) -> None:
+    """Write factorizations and arrays to one safetensors file, atomically.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file to write; an existing one is replaced only when the new one is complete.
+    tensors : mapping from str to Factorization or array
+        Arrays of any dtype that safetensors knows pass through unchanged.
+
+    Raises
+    ------
+    FileAccessError
+        If the file cannot be written.
+    ArgumentTypeError
+        If a value is neither a factorization nor an array.
+
+    Examples
+    --------
+    >>> import factorq as fq
+    >>> F = fq.decompose(np.eye(8, dtype=np.float32), bits=2)
+    >>> fq.save("eye.safetensors", {"eye": F, "bias": np.zeros(8)})  # doctest: +SKIP
+    """
+    if not isinstance(tensors, Mapping):
+        raise refuse_type(
+            "tensors", found=type(tensors).__name__, allowed="a mapping from names to factorizations or arrays"
+        )
+    with Writer(path) as writer:
+        records = {name: write_tensor(writer, name, value) for name, value in tensors.items()}
+        writer.commit({"tensors": {name: record for name, record in records.items() if record is not None}})
+
+
+def load(path: str | os.PathLike[str]) -> dict[str, Factorization | NDArray[Any]]:
+    """Read what :func:`save` or the command line wrote; plain safetensors files give plain arrays.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A safetensors file.
+
+    Returns
+    -------
+    dict
+        Factorizations and NumPy arrays by name, in the order of the file.
+
+    Raises
+    ------
+    ArtifactError
+        If the file is missing, truncated, corrupted, or was written by a newer version.
+    """
+    with Reader(path) as reader:
+        return {name: read_tensor(reader, name, entries) for name, entries in contents(reader).items()}
+
+
+def write_tensor(writer: Writer, name: str, value: Factorization | Array) -> dict[str, Any] | None:
+    """Append one tensor to an open file; the record of a factorization, or None for an array."""
+    if not isinstance(name, str):
+        raise refuse_type("tensors", found=f"the name {name!r}", allowed="strings as names")
+    with within(f"tensor {name!r}"):
+        if isinstance(value, Factorization):
+            for buffer, array in value.buffers().items():
+                writer.add(f"{name}.{buffer}", array)
+            return value.record()
+        if not is_array(value):
+            raise refuse_type("tensors", found=type(value).__name__, allowed="a Factorization or an array")
+        writer.add(name, to_host(value))
+        return None
+
+
+def contents(reader: Reader) -> dict[str, list[str]]:
+    """The logical tensors of an open file and their entries: those of a factorization, or an array's own name."""
+    records = _records(reader)
+    found: dict[str, list[str]] = {}
+    for entry in reader.entries:
+        found.setdefault(_owner(entry, records), []).append(entry)
+    missing = [name for name in records if name not in found]
+    if missing:
+        raise ArtifactError(f"{reader.path}: tensor {missing[0]!r} has no buffers")
+    return found
+
+
+def read_tensor(reader: Reader, name: str, entries: list[str]) -> Factorization | NDArray[Any]:
+    """One logical tensor of an open file; ``entries`` as :func:`contents` gives them."""
+    records = _records(reader)
+    with within(f"{reader.path}: tensor {name!r}"):
+        if name not in records:
+            return reader.read(name)
+        buffers = {entry.removeprefix(f"{name}."): reader.read(entry) for entry in entries}
+        return Factorization.from_record(records[name], buffers)
+
+
+def _records(reader: Reader) -> Mapping[str, Any]:
+    records = (reader.record or {}).get("tensors", {})
+    if not isinstance(records, Mapping):
+        raise ArtifactError(f"{reader.path}: the record of tensors is no mapping")
+    return records
+
+
+def _owner(entry: str, records: Mapping[str, Any]) -> str:
+    """The factorization that the buffer ``entry`` belongs to (the longest name that fits), or ``entry`` itself."""
+    end = entry.rfind(".")
+    while end > 0:
+        record = records.get(entry[:end])
+        roles = record.get("codecs") if isinstance(record, Mapping) else None
+        if isinstance(roles, Mapping) and entry[end + 1 :].startswith(tuple(f"{role}." for role in roles)):
+            return entry[:end]
+        end = entry.rfind(".", 0, end)
+    return entry
+
+
+def _wider(a: str, b: str) -> str:
+    """The dtype of a product: the wider of the two; float32 for two different half precisions."""
+    if a == b:
+        return a
+    wide = [d for d in ("float64", "float32") if d in (a, b)]
+    return wide[0] if wide else "float32"
+
+
+def _finite(value: float | None) -> float | str | None:
+    return value if value is None or math.isfinite(value) else str(value)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ArtifactError(f"{value!r} is no number")
+    return float(value)
