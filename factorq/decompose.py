@@ -1,0 +1,323 @@
+"""The front door: keywords -> method -> factorization, and why this method."""
+
+from __future__ import annotations
+
+import math
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .arrays import FLOATS, Array, Home, check_weight, dtype_name, generator, is_array
+from .constraints import check_bits, check_sparsity
+from .errors import ArgumentError, FactorqError, refuse, refuse_type
+from .factorization import Factorization
+from .measure import bits_per_weight as per_weight
+from .methods import SVD, Method, QuantizedSparse, Scalar
+from .methods.base import check_factor_bits, check_rank, run
+from .named import find, known
+from .solvers.loop import Callback
+
+Bits = int | tuple[int, ...] | None
+_WINDOW = 0.98  # a target size is met between this share of it and all of it
+_CORRECTIONS = 4  # times that a size which depends on the values is aimed at again
+_EXAMPLES = "decompose(W, bits=4), decompose(W, rank=64, bits=4) or decompose(W, rank=64, bits=4, sparsity=0.5)"
+_PLANNED = {"cp": "CP", "sparse_pca": "SparsePCA", "trellis": "Trellis", "vector_quantization": "VectorQuantization"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What :func:`decompose` would do: the method, the reason, and what it is expected to store.
+
+    Attributes
+    ----------
+    method : Method
+        The method with its settings.
+    reason : str
+        Why this one.
+    nbytes : int
+        Stored bytes, an upper bound where they depend on the values.
+    bits_per_weight : float
+        The same per weight.
+    """
+
+    method: Method
+    reason: str
+    shape: tuple[int, ...]
+    dtype: str
+    free: frozenset[str] = frozenset()
+
+    @property
+    def nbytes(self) -> int:
+        """Stored bytes that the method predicts."""
+        return self.method.nbytes(self.shape, self.dtype)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """``8 * nbytes / W.size`` as predicted."""
+        return per_weight(self.nbytes, math.prod(self.shape))
+
+    def __str__(self) -> str:
+        shape = "x".join(map(str, self.shape))
+        size = f"at most {self.bits_per_weight:.4g} bits per weight ({self.nbytes:,} bytes)"
+        return f"{self.method} for a {shape} {self.dtype} array: {self.reason}; {size}"
+
+
+def decompose(
+    W: Array,
+    rank: int | None = None,
+    bits: Bits = None,
+    sparsity: float | None = None,
+    *,
+    method: Method | str | None = None,
+    bits_per_weight: float | None = None,
+    gram: Array | None = None,
+    store: str | None = None,
+    rng: np.random.Generator | int | None = None,
+    callback: Callback | None = None,
+) -> Factorization:
+    """``W ~ F``: an array as small, quantized, sparse factors.
+
+    Parameters
+    ----------
+    W : array, ndim >= 2, float16, bfloat16, float32 or float64, finite
+        The weights, of any array library; never changed.
+    rank : int, optional
+        Inner dimension of the factors, at least 1.
+    bits : int or tuple of int, optional
+        Bits per stored value, 1 to 16, or one number per factor; None keeps W's precision.
+    sparsity : float, optional
+        Share of zeros in the sparse factor, 0 <= sparsity < 1.
+    method : Method or str, optional
+        The method, or its id; by default the arguments choose it (see :func:`explain`).
+    bits_per_weight : float, optional
+        Target for the stored size: the method's free settings are searched to land within 2 % under it. Not together
+        with ``bits``.
+    gram : array (n, n), optional
+        Second moment of the layer's inputs, n = prod(shape[1:]); the error is then ``trace((W-F) gram (W-F)^T)``.
+    store : "packed", optional
+        How codes are written.
+    rng : Generator or int, optional
+        Randomness of the solvers; None means seed 0, so that equal calls give equal bytes.
+    callback : callable, optional
+        Called with a progress of ``step``, ``steps`` and ``objective`` by iterative methods.
+
+    Returns
+    -------
+    Factorization
+        The stored factors, their size and their error.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        If an argument is outside what it allows; both name the argument, what was found and what to do.
+
+    Examples
+    --------
+    >>> import numpy as np, factorq as fq
+    >>> W = np.random.default_rng(0).standard_normal((64, 256)).astype("float32")
+    >>> F = fq.decompose(W, bits=4)
+    >>> F.bits_per_weight, round(F.relative_error, 3)
+    (4.125, 0.099)
+    >>> np.allclose(F @ np.ones(256, "float32"), F.to_dense() @ np.ones(256, "float32"), atol=1e-4)
+    True
+    """
+    plan = explain(W, rank, bits, sparsity, method=method, bits_per_weight=bits_per_weight)
+    options: dict[str, Any] = {"gram": gram, "store": store, "callback": callback}
+    if bits_per_weight is None:
+        return run(plan.method, W, rng=rng, **options)
+    return _at_size(plan, W, float(bits_per_weight), generator(rng), options)
+
+
+def explain(
+    W: Array,
+    rank: int | None = None,
+    bits: Bits = None,
+    sparsity: float | None = None,
+    *,
+    method: Method | str | None = None,
+    bits_per_weight: float | None = None,
+    **ignored: Any,
+) -> Plan:
+    """What :func:`decompose` would do with these arguments, and why; nothing is solved.
+
+    Parameters
+    ----------
+    W : array, or tuple of int
+        The weights, or only their shape (float32 is then assumed).
+    rank, bits, sparsity, method, bits_per_weight
+        As for :func:`decompose`; its other arguments do not change the choice.
+
+    Returns
+    -------
+    Plan
+        The method, the reason and the predicted size.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        As :func:`decompose` does.
+
+    Examples
+    --------
+    >>> import factorq as fq
+    >>> print(fq.explain((64, 256), bits=4))  # doctest: +ELLIPSIS
+    Scalar(bits=4, ...) for a 64x256 float32 array: bits alone: ...
+    """
+    shape, dtype = _shape_of(W)
+    keywords: dict[str, Any] = {"rank": rank, "bits": bits, "sparsity": sparsity}
+    given = {name: value for name, value in keywords.items() if value is not None}
+    free = frozenset(keywords) - frozenset(given)
+    _check_keywords(given)
+    _check_target(bits_per_weight, given)
+    if isinstance(method, Method):
+        if given:
+            remedy = f"set them on the method, for example {type(method).__name__}(...)"
+            raise refuse(
+                "method", found=f"an object together with {', '.join(given)}", allowed="one or the other", remedy=remedy
+            )
+        chosen, reason = method, "the given method"
+        free = frozenset({"rank", "sparsity"})
+    elif method is not None:
+        chosen, reason = _by_id(method, given, bits_per_weight is not None), f"the method with id {method!r}"
+    else:
+        chosen, reason = _by_keywords(shape, given, bits_per_weight is not None)
+    chosen.check(shape)
+    if bits_per_weight is not None:
+        reason += f", aimed at {bits_per_weight:g} stored bits per weight"
+        chosen = next(iter(chosen.resized(shape, dtype, float(bits_per_weight), free)), chosen)
+    return Plan(chosen, reason, shape, dtype, free)
+
+
+def _by_keywords(shape: tuple[int, ...], given: dict[str, Any], sized: bool) -> tuple[Method, str]:
+    """The table of the front door: which keywords were given decides."""
+    matrix = len(shape) == 2
+    match tuple(given):
+        case ("rank",) | ("rank", "bits") if matrix:
+            return SVD(**given), "rank of a matrix: the SVD is the best approximation of its rank"
+        case ("rank",) | ("rank", "bits"):
+            raise _missing("cp", f"rank of an array of {len(shape)} axes", "method='svd' (unfolded) or add sparsity=")
+        case ("rank", "sparsity") if matrix:
+            raise _missing("sparse_pca", "rank and sparsity of a matrix", "add bits= for QuantizedSparse")
+        case ("rank", "sparsity"):
+            return QuantizedSparse(
+                bits=None, **given
+            ), "rank and sparsity of a tensor: a sparse factor of the folded array"
+        case ("rank", "bits", "sparsity"):
+            return QuantizedSparse(**given), "rank, bits and sparsity: a dense codebook times a sparse latent matrix"
+        case ("bits",):
+            return Scalar(**given), "bits alone: every weight on a grid of its group"
+        case ("bits", "sparsity"):
+            return Scalar(**given), "bits and sparsity: a mask and a grid for the kept weights"
+        case ("sparsity",):
+            return Scalar(**given), "sparsity alone: the largest weights in their own precision"
+        case () if sized:
+            return Scalar(**Scalar.drafts), "a size alone: every weight on a grid of its group"
+        case _:
+            raise refuse_type("decompose", found="an array and nothing to do", allowed="a call such as " + _EXAMPLES)
+
+
+def _by_id(method: object, given: dict[str, Any], sized: bool) -> Method:
+    """The method with an id, its settings from the keywords; those that a size decides may be left out."""
+    if not isinstance(method, str):
+        allowed = f"a Method or one of {', '.join(known('methods'))}"
+        raise refuse_type("method", found=type(method).__name__, allowed=allowed)
+    if method in _PLANNED and method not in known("methods"):
+        raise _missing(method, f"id {method!r}", "see factorq.explain for what the arguments choose")
+    cls: Any = find("methods", method)
+    try:
+        built: Method = cls(**{**(cls.drafts if sized else {}), **given})
+    except FactorqError:
+        raise
+    except TypeError as error:
+        found = ", ".join(given) or "no settings"
+        allowed = f"the settings of {cls.__name__}"
+        raise refuse_type(f"method {method!r}", found=found, allowed=allowed, remedy=str(error)) from None
+    return built
+
+
+def _missing(id: str, asked: str, remedy: str) -> ArgumentError:
+    found = f"{asked}, which asks for {_PLANNED[id]}, not in this version"
+    return refuse("method", found=found, allowed=", ".join(known("methods")), remedy=f"use {remedy}")
+
+
+def _at_size(plan: Plan, W: Array, target: float, rng: np.random.Generator, options: dict[str, Any]) -> Factorization:
+    """The solution of least error among those that store within 2 % under ``target`` bits per weight."""
+    found: list[Factorization] = []
+    for candidate in plan.method.resized(plan.shape, plan.dtype, target, plan.free):
+        found += _corrected(candidate, plan, W, target, rng, options)
+    under = [F for F in found if F.bits_per_weight <= target]
+    inside = [F for F in under if F.bits_per_weight >= _WINDOW * target]
+    if inside:
+        return min(inside, key=_loss)
+    if not under:
+        least = min((F.bits_per_weight for F in found), default=None)
+        asked = f"{target:g} for a {'x'.join(map(str, plan.shape))} array by {plan.method.id}"
+        allowed = "a size that its settings can reach" + (f", from {least:.4g} bits per weight" if least else "")
+        raise refuse("bits_per_weight", found=asked, allowed=allowed)
+    best = max(under, key=lambda F: F.bits_per_weight)
+    note = f"the nearest size under {target:g} that {plan.method.id} can store here is {best.bits_per_weight:.4g}"
+    return replace(best, status=f"{best.status}; {note}")
+
+
+def _corrected(
+    method: Method, plan: Plan, W: Array, target: float, rng: np.random.Generator, options: dict[str, Any]
+) -> list[Factorization]:
+    """Solutions at ``target``, aimed at again where the stored size depends on the values and missed."""
+    found: list[Factorization] = []
+    aim = target
+    for _ in range(_CORRECTIONS):
+        F = run(method, W, rng=deepcopy(rng), **options)
+        found.append(F)
+        if _WINDOW * target <= F.bits_per_weight <= target or F.nbytes == method.nbytes(plan.shape, plan.dtype):
+            break
+        aim *= 0.99 * target / F.bits_per_weight
+        again = [m for m in method.resized(plan.shape, plan.dtype, aim, plan.free) if _alike(m, method)]
+        if not again:
+            break
+        method = again[0]
+    return found
+
+
+def _alike(a: Method, b: Method) -> bool:
+    """Whether two versions of a method differ only in sparsity."""
+    return {**a.config(), "sparsity": 0} == {**b.config(), "sparsity": 0}
+
+
+def _loss(F: Factorization) -> float:
+    return F.relative_error if F.gram_error is None else F.gram_error
+
+
+def _shape_of(W: Array) -> tuple[tuple[int, ...], str]:
+    if isinstance(W, tuple) and len(W) >= 2 and all(isinstance(n, int) and n > 0 for n in W):
+        return W, "float32"
+    if not is_array(W) or dtype_name(W) not in FLOATS or len(W.shape) < 2 or 0 in W.shape:
+        check_weight(W)
+    return tuple(int(n) for n in W.shape), Home.of(W).dtype
+
+
+def _check_keywords(given: dict[str, Any]) -> None:
+    if "rank" in given:
+        check_rank(given["rank"])
+    if "bits" in given and isinstance(given["bits"], tuple):
+        check_factor_bits(given["bits"])
+        if "rank" not in given:
+            raise refuse("bits", found=given["bits"], allowed="one integer from 1 to 16 where there is one factor")
+    elif "bits" in given:
+        check_bits(given["bits"])
+    if "sparsity" in given:
+        check_sparsity(given["sparsity"])
+
+
+def _check_target(target: object, given: dict[str, Any]) -> None:
+    if target is None:
+        return
+    if isinstance(target, bool) or not isinstance(target, int | float | np.floating | np.integer):
+        raise refuse_type("bits_per_weight", found=repr(target), allowed="a number above 0")
+    if not 0 < target < math.inf:
+        raise refuse("bits_per_weight", found=target, allowed="a number above 0")
+    if "bits" in given:
+        raise refuse(
+            "bits_per_weight", found="it together with bits", allowed="one of the two", remedy="leave bits out"
+        )

@@ -1,0 +1,245 @@
+"""What a method is, what it is given, what it returns, and the one driver that runs it."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arrays import FLOATS, Array, Home, check_finite, check_weight, dtype_name, generator, is_array, to_host
+from ..constraints import check_bits
+from ..errors import refuse, refuse_type
+from ..factorization import Factorization
+from ..forms import Form, Sum
+from ..measure import gram_error, relative_error
+from ..named import Named, settings
+from ..solvers.loop import Callback
+
+STORES = ("packed",)
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What a method is given.
+
+    Parameters
+    ----------
+    W : NDArray, any shape, float32 or float64
+        The array on the host; not to be changed.
+    dtype : str
+        The dtype in which unquantized factors are stored: that of the array the user gave.
+    gram : NDArray (n, n) float64, or None
+        Second moment of the layer's inputs, n = prod(shape[1:]).
+    rng : Generator
+        For this method alone.
+    callback : callable, optional
+        Told the progress of iterative solvers.
+    """
+
+    W: NDArray[Any]
+    dtype: str
+    gram: NDArray[Any] | None
+    rng: np.random.Generator
+    callback: Callback | None = None
+
+    @property
+    def matrix(self) -> NDArray[Any]:
+        """W as (shape[0], the rest)."""
+        return self.W.reshape(self.W.shape[0], -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """What a method returns: stored factors in a form, how the solver ended, the objective after each step."""
+
+    form: Form
+    status: str
+    history: tuple[float, ...] = ()
+
+
+class Method(Named):
+    """What to solve. Subclasses are frozen dataclasses; their fields are the settings.
+
+    Methods stack with ``+``: the second works on what the stored first left over.
+    """
+
+    kind: ClassVar[str] = "methods"
+    drafts: ClassVar[Mapping[str, Any]] = {}
+    """Settings that a target size can decide, with what stands for them until then."""
+
+    @abstractmethod
+    def solve(self, problem: Problem) -> Solution:
+        """Stored factors for ``problem.W``."""
+
+    @abstractmethod
+    def nbytes(self, shape: tuple[int, ...], dtype: str) -> int:
+        """Bytes that the method stores for an array; an upper bound where that depends on the values."""
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise :class:`ArgumentError` if the method does not fit an array of ``shape``."""
+
+    def resized(
+        self, shape: tuple[int, ...], dtype: str, bits_per_weight: float, free: frozenset[str]
+    ) -> Iterable[Method]:
+        """Versions whose ``free`` settings (of rank, bits, sparsity) aim at a stored size, the most promising first."""
+        return ()
+
+    def __repr__(self) -> str:
+        shown = [f for f in settings(type(self)) if getattr(self, f.name) != f.default]
+        return f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
+
+    def __add__(self, other: Method) -> Stacked:
+        if not isinstance(other, Method):
+            return NotImplemented
+        return Stacked((*_terms(self), *_terms(other)))
+
+
+@dataclass(frozen=True, repr=False)
+class Stacked(Method):
+    """``a + b``: each method works on what the stored ones before it left over."""
+
+    id: ClassVar[str] = "stacked"
+    methods: tuple[Method, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.methods) < 2 or not all(isinstance(m, Method) for m in self.methods):
+            raise refuse("methods", found=f"{len(self.methods)} methods", allowed="two or more methods, joined with +")
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        for method in self.methods:
+            method.check(shape)
+
+    def solve(self, problem: Problem) -> Solution:
+        terms: list[Form] = []
+        states: list[str] = []
+        history: tuple[float, ...] = ()
+        rest = problem.W
+        for method, rng in zip(self.methods, problem.rng.spawn(len(self.methods)), strict=True):
+            solution = method.solve(replace(problem, W=rest, rng=rng))
+            rest = rest - solution.form.dense()
+            terms.append(solution.form)
+            states.append(f"{method.id}: {solution.status}")
+            history += (*solution.history[:-1], relative_error(problem.W, problem.W - rest))
+        return Solution(Sum(tuple(terms)), "; ".join(states), history)
+
+    def nbytes(self, shape: tuple[int, ...], dtype: str) -> int:
+        return sum(method.nbytes(shape, dtype) for method in self.methods)
+
+    def resized(
+        self, shape: tuple[int, ...], dtype: str, bits_per_weight: float, free: frozenset[str]
+    ) -> Iterable[Method]:
+        *first, last = self.methods  # what the first ones store stays; the last one gets the rest
+        spent = 8 * sum(m.nbytes(shape, dtype) for m in first) / math.prod(shape)
+        for method in last.resized(shape, dtype, bits_per_weight - spent, free):
+            yield Stacked((*first, method))
+
+    def __repr__(self) -> str:
+        return " + ".join(map(repr, self.methods))
+
+
+def run(
+    method: Method,
+    W: Array,
+    *,
+    gram: Array | None = None,
+    store: str | None = None,
+    rng: Any = None,
+    callback: Callback | None = None,
+) -> Factorization:
+    """Check the input, solve, and measure what was stored. The one driver of all methods."""
+    host = check_weight(W)
+    check_store(store)
+    method.check(host.shape)
+    home = Home.of(W)
+    work = host.astype("float64" if home.dtype == "float64" else "float32", copy=False)
+    moment = None if gram is None else check_gram(gram, math.prod(host.shape[1:]))
+    solution = method.solve(Problem(work, home.dtype, moment, generator(rng), callback))
+    stored = solution.form.dense().astype(FLOATS[home.dtype], copy=False)
+    error = relative_error(host, stored)
+    return Factorization(
+        form=solution.form,
+        home=home,
+        method_config=method.config(),
+        relative_error=error,
+        gram_error=None if moment is None else gram_error(host, stored, moment),
+        status=solution.status,
+        history=(*solution.history[:-1], error),
+    )
+
+
+def check_store(store: str | None) -> None:
+    """Raise unless ``store`` is a way to write codes that exists."""
+    if store is not None and store not in STORES:
+        remedy = "leave it out for packed codes"
+        raise refuse("store", found=repr(store), allowed=" or ".join(map(repr, STORES)), remedy=remedy)
+
+
+def check_gram(gram: Array, n: int) -> NDArray[Any]:
+    """``gram`` as a symmetric float64 host matrix (n, n).
+
+    Raises
+    ------
+    ArgumentError
+        If its shape is not (n, n), or it is not finite, not symmetric, or has a negative diagonal.
+    """
+    remedy = "accumulate x @ x.T over the layer's inputs x (n,)"
+    if not is_array(gram):
+        raise refuse_type("gram", found=type(gram).__name__, allowed=f"an array ({n}, {n})", remedy=remedy)
+    if dtype_name(gram) not in FLOATS:
+        raise refuse_type("gram", found=f"dtype {dtype_name(gram)}", allowed=", ".join(FLOATS))
+    if tuple(gram.shape) != (n, n):
+        raise refuse("gram", found=f"shape {tuple(gram.shape)}", allowed=f"({n}, {n})", remedy=remedy)
+    matrix = to_host(gram).astype(np.float64)
+    check_finite(matrix, "gram")
+    scale = float(np.abs(matrix).max())
+    skew = float(np.abs(matrix - matrix.T).max())
+    if skew > 1e-3 * scale:
+        found = f"entries that differ from their transposes by up to {skew:.3g}"
+        raise refuse("gram", found=found, allowed="a symmetric matrix", remedy="pass (gram + gram.T) / 2")
+    if float(matrix.diagonal().min()) < 0:
+        found = f"a diagonal entry of {float(matrix.diagonal().min()):.3g}"
+        raise refuse("gram", found=found, allowed="a positive semidefinite matrix", remedy=remedy)
+    return (matrix + matrix.T) / 2
+
+
+def check_rank(rank: object) -> None:
+    """Raise unless ``rank`` is an integer of at least 1."""
+    if isinstance(rank, bool) or not isinstance(rank, int | np.integer):
+        raise refuse_type("rank", found=repr(rank), allowed="an integer of at least 1")
+    if rank < 1:
+        raise refuse("rank", found=rank, allowed="an integer of at least 1")
+
+
+def check_steps(max_iter: object, tol: object) -> None:
+    """Raise unless ``max_iter`` is an integer of at least 1 and ``tol`` a number of at least 0."""
+    if isinstance(max_iter, bool) or not isinstance(max_iter, int | np.integer) or max_iter < 1:
+        raise refuse("max_iter", found=repr(max_iter), allowed="an integer of at least 1")
+    if isinstance(tol, bool) or not isinstance(tol, int | float | np.floating) or not 0 <= tol < 1:
+        raise refuse("tol", found=repr(tol), allowed="a relative improvement, 0 <= tol < 1")
+
+
+def factor_bits(bits: int | tuple[int, int] | None) -> tuple[int, int]:
+    """``bits`` for each of two factors, 16 where it is None."""
+    return bits if isinstance(bits, tuple) else (bits or 16, bits or 16)
+
+
+def check_factor_bits(bits: object) -> None:
+    """Raise unless ``bits`` is None, an integer from 1 to 16 or a pair of them."""
+    if bits is None:
+        return
+    if isinstance(bits, tuple):
+        if len(bits) != 2:
+            raise refuse("bits", found=bits, allowed="one integer from 1 to 16, or one for each of the 2 factors")
+        for value in bits:
+            check_bits(value)
+    else:
+        check_bits(bits)
+
+
+def _terms(method: Method) -> tuple[Method, ...]:
+    return method.methods if isinstance(method, Stacked) else (method,)

@@ -1,0 +1,165 @@
+"""Quantized sparse weight decomposition: a dense quantized codebook times a sparse quantized latent matrix."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..codecs import Encoded
+from ..constraints import Constraint, Quantized, Real, Sparse, check_sparsity
+from ..errors import refuse
+from ..forms import Chain, Fold, Folded, Leaf
+from ..measure import binary_exponent, density_for, scaled
+from ..solvers.loop import iterate
+from ..solvers.projected_gradient import Metric, start_factors, step_left, step_right
+from ..solvers.svd import truncated_svd
+from .base import Method, Problem, Solution, check_factor_bits, check_rank, check_steps, factor_bits
+
+Pair = tuple[NDArray[Any], NDArray[Any]]
+
+
+@dataclass(frozen=True, repr=False)
+class QuantizedSparse(Method):
+    """``W (m, n) ~ C (m, r) @ Z (r, n)``: C dense on a grid with a scale per atom, Z sparse on one common grid.
+
+    Kuzmin, van Baalen, Nagel and Behboodi 2022, arXiv 2207.11048, by alternating projected gradient; with unit atoms
+    and one scale for Z, keeping its largest entries and rounding them is the exact joint projection. Weight SVD (no
+    quantization, no sparsity), vector quantization and sparse PCA are special cases. The codebook costs
+    ``r * bits / n`` bits per weight, so the array is folded to have few rows and many columns: kernel positions by
+    channel pairs for a convolution, the shorter side of a matrix by the longer.
+
+    Parameters
+    ----------
+    rank : int
+        Number of atoms; may exceed m.
+    bits : int, tuple of two int, or None
+        Bits per entry of C and per kept entry of Z, 1 to 16; None keeps W's precision.
+    sparsity : float
+        Share of zeros in Z, 0 <= sparsity < 1.
+    solver : "pgd"
+        Alternating projected gradient.
+    max_iter : int
+        Most alternations.
+    tol : float
+        Least relative improvement that is worth further alternations.
+
+    Examples
+    --------
+    >>> import factorq as fq
+    >>> W = np.random.default_rng(0).standard_normal((16, 256))
+    >>> F = fq.decompose(W, method=QuantizedSparse(rank=16, bits=4, sparsity=0.5))
+    >>> F.bits_per_weight < 3.4, F.relative_error < 0.35
+    (True, True)
+    """
+
+    id: ClassVar[str] = "quantized_sparse"
+    drafts: ClassVar[Mapping[str, Any]] = {"rank": 1, "bits": 4, "sparsity": 0.5}
+    rank: int
+    bits: int | tuple[int, int] | None
+    sparsity: float
+    solver: Literal["pgd"] = "pgd"
+    max_iter: int = 100
+    tol: float = 1e-4
+
+    def __post_init__(self) -> None:
+        check_rank(self.rank)
+        check_factor_bits(self.bits)
+        check_sparsity(self.sparsity)
+        check_steps(self.max_iter, self.tol)
+        if self.solver != "pgd":
+            raise refuse("solver", found=repr(self.solver), allowed="'pgd'")
+
+    @staticmethod
+    def fold(shape: tuple[int, ...]) -> Fold:
+        """How an array of ``shape`` is read as a matrix with few rows and many columns."""
+        if len(shape) > 2 and math.prod(shape[2:]) > 1:
+            return Fold.positions(shape)
+        wide = shape[0] <= math.prod(shape[1:])
+        return Fold.matrix(shape) if wide else Fold.transposed(shape)
+
+    def constraints(self, dtype: str) -> tuple[Constraint, Constraint]:
+        """What the entries of C and of Z may be."""
+        if self.bits is None:
+            return Real(dtype), Sparse(self.sparsity) & Real(dtype)
+        c, z = factor_bits(self.bits)
+        values = Quantized(z, group=None, axis=None, grid="midrise")
+        return Quantized(c, group=None, axis=0, grid="midrise"), Sparse(self.sparsity) & values
+
+    def nbytes(self, shape: tuple[int, ...], dtype: str) -> int:
+        m, n = self.fold(shape).matrix_shape
+        of_c, of_z = self.constraints(dtype)
+        return of_c.nbytes((m, self.rank), dtype) + of_z.nbytes((self.rank, n), dtype)
+
+    def resized(
+        self, shape: tuple[int, ...], dtype: str, bits_per_weight: float, free: frozenset[str]
+    ) -> Iterable[Method]:
+        m, n = self.fold(shape).matrix_shape
+        full = min(m, n)
+        ranks = dict.fromkeys((full, max(1, full // 2), max(1, full // 4))) if "rank" in free else (self.rank,)
+        for rank in ranks:
+            for bits in ((6, 3), (4, 2)) if "bits" in free or self.bits is None else (self.bits,):
+                c, z = factor_bits(bits)
+                left = (bits_per_weight * m * n - m * rank * c - 16 * (rank + 1)) / (rank * n)  # bits per entry of Z
+                density = density_for(left, z) if "sparsity" in free else 1 - self.sparsity
+                if 0.005 < density < 0.99:
+                    yield replace(self, rank=rank, bits=bits, sparsity=round(1 - density, 6))
+
+    def solve(self, problem: Problem) -> Solution:
+        fold = self.fold(problem.W.shape)
+        W = np.ascontiguousarray(fold.apply(problem.W))
+        exponent = binary_exponent(W)
+        W = scaled(W, -exponent)
+        metric = self._metric(problem, fold)
+        of_c, of_z = self.constraints(problem.dtype)
+
+        def svd(matrix: NDArray[Any], rank: int) -> Pair:
+            U = truncated_svd(matrix, rank, rng=problem.rng).U
+            return U, U.T @ matrix
+
+        start = start_factors(W, self.rank, svd, problem.rng)
+        outcome = iterate(
+            _alternation(W, of_c, of_z, metric, exponent), start,
+            max_iter=self.max_iter, tol=self.tol, patience=10, callback=problem.callback,
+        )  # fmt: skip
+        c, z = outcome.best
+        chain = Chain(Leaf(c), Leaf(z))
+        plain = fold.split == fold.shape and fold.rows == (0,) and len(fold.shape) == 2
+        reading = f"folded to {W.shape[0]}x{W.shape[1]}"
+        return Solution(chain if plain else Folded(chain, fold), f"{reading}; {outcome.status}", outcome.history)
+
+    def _metric(self, problem: Problem, fold: Fold) -> Metric:
+        if problem.gram is None:
+            return Metric()
+        gram = (problem.gram / (np.trace(problem.gram) or 1.0)).astype(problem.W.dtype)
+        if fold == Fold.matrix(fold.shape):
+            return Metric(right=gram)
+        if fold == Fold.transposed(fold.shape):
+            return Metric(left=gram)
+        allowed = "no gram for this fold, whose rows mix inputs with outputs"
+        raise refuse("gram", found=f"quantized_sparse on {fold.shape}", allowed=allowed, remedy="use svd or scalar")
+
+
+def _alternation(
+    W: NDArray[Any], of_c: Constraint, of_z: Constraint, metric: Metric, exponent: int
+) -> Callable[[Pair], tuple[Pair, tuple[Encoded, Encoded], float]]:
+    """One step of the alternation on unit atoms: gradient and projection of Z, then of C."""
+    norm2 = metric.squared(W)
+
+    def step(state: Pair) -> tuple[Pair, tuple[Encoded, Encoded], float]:
+        C, Z = state
+        size = np.linalg.norm(C, axis=0)
+        size = np.where(size > 0, size, 1).astype(W.dtype)
+        C, Z = C / size, Z * size[:, None]  # unit atoms: then magnitude ranks the entries of Z by what they gain
+        Z = of_z.project(step_right(W, C, Z, metric))
+        C = of_c.project(step_left(W, C, Z, metric))
+        error = math.sqrt(metric.squared(W - C @ Z) / norm2) if norm2 > 0 else 0.0
+        half = exponent // 2
+        stored = of_c.encode(scaled(C, half)), of_z.encode(scaled(Z, exponent - half))
+        return (C, Z), stored, error
+
+    return step

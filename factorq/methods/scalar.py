@@ -1,0 +1,148 @@
+"""Every weight on its own: rounded to a grid or a codebook, pruned, or both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arrays import FLOATS
+from ..codecs import Encoded, Mask
+from ..constraints import (
+    DEFAULT_GROUP,
+    Clustered,
+    Constraint,
+    Quantized,
+    Real,
+    Sparse,
+    check_bits,
+    check_group,
+    check_sparsity,
+)  # fmt: skip
+from ..errors import refuse
+from ..forms import Leaf
+from ..measure import density_cost, density_for
+from ..solvers.feedback import Metric, round_columns
+from .base import Method, Problem, Solution
+
+
+@dataclass(frozen=True, repr=False)
+class Scalar(Method):
+    """``W ~ scale * level[code]`` entry by entry, with a float16 scale per group, and zeros under a mask.
+
+    Groups run along each row of W read as (shape[0], the rest); their scales minimise the squared error. With a gram,
+    columns are rounded in turn and the later ones take up the error (GPTQ, arXiv 2210.17323); with sparsity as well,
+    the entries to prune are those whose removal costs least in that metric (SparseGPT, arXiv 2301.00774).
+
+    Parameters
+    ----------
+    bits : int or None
+        Bits per stored value, 1 to 16; None keeps W's precision (pruning alone).
+    group : int or None
+        Entries that share a scale; None for a whole row.
+    sparsity : float or None
+        Share of zeros, 0 <= sparsity < 1; the kept entries are coded densely.
+    levels : "uniform", "lloyd" or "nf4"
+        An integer grid, or a scalar codebook: fitted to the array, or the 16 normal quantiles.
+    grid : "auto", "midrise", "midtread" or "asymmetric"
+        Kind of integer grid, as in :class:`factorq.constraints.Quantized`.
+
+    Examples
+    --------
+    >>> import factorq as fq
+    >>> W = np.random.default_rng(0).standard_normal((64, 256)).astype("float32")
+    >>> fq.decompose(W, method=Scalar(bits=4)).bits_per_weight
+    4.125
+    """
+
+    id: ClassVar[str] = "scalar"
+    drafts: ClassVar[Mapping[str, Any]] = {"bits": 4, "sparsity": None}
+    bits: int | None = None
+    group: int | None = DEFAULT_GROUP
+    sparsity: float | None = None
+    levels: Literal["uniform", "lloyd", "nf4"] = "uniform"
+    grid: Literal["auto", "midrise", "midtread", "asymmetric"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.bits is None and self.sparsity is None:
+            allowed = "bits, sparsity or both"
+            raise refuse(
+                "Scalar", found="neither bits nor sparsity", allowed=allowed, remedy="for example Scalar(bits=4)"
+            )
+        if self.bits is not None:
+            check_bits(self.bits)
+        if self.sparsity is not None:
+            check_sparsity(self.sparsity)
+        check_group(self.group)
+        if self.levels not in ("uniform", "lloyd", "nf4"):
+            raise refuse("levels", found=repr(self.levels), allowed="'uniform', 'lloyd' or 'nf4'")
+        self.values("float32")
+
+    def values(self, dtype: str) -> Constraint:
+        """What a kept entry may be."""
+        if self.bits is None:
+            return Real(dtype)
+        axis: Literal[1] | None = 1 if self.sparsity is None else None
+        if self.levels == "uniform":
+            return Quantized(self.bits, self.group, axis, self.grid)
+        return Clustered(self.bits, self.group, axis, self.levels)
+
+    def constraint(self, dtype: str) -> Constraint:
+        """What W may be."""
+        values = self.values(dtype)
+        return values if self.sparsity is None else Sparse(self.sparsity) & values
+
+    def nbytes(self, shape: tuple[int, ...], dtype: str) -> int:
+        return self.constraint(dtype).nbytes(shape, dtype)
+
+    def resized(
+        self, shape: tuple[int, ...], dtype: str, bits_per_weight: float, free: frozenset[str]
+    ) -> Iterable[Method]:
+        budget = bits_per_weight * math.prod(shape) / 8
+        widths = range(min(16, int(bits_per_weight)), 0, -1) if "bits" in free else (self.bits,)
+        if self.sparsity is None:
+            dense = (self._grouped(shape, bits, bits_per_weight - bits) for bits in widths if bits is not None)
+            yield from [m for m in dense if m is not None and m.nbytes(shape, dtype) <= budget][:2]
+        if "sparsity" in free:
+            for bits in (2, 3, 4) if "bits" in free else (self.bits,):
+                stored = 8 * FLOATS[dtype].itemsize if bits is None else bits + 16 / (self.group or math.prod(shape))
+                density = density_for(bits_per_weight, stored)
+                if 0.005 < density < 0.99:
+                    yield replace(self, bits=bits, sparsity=round(1 - density, 6))
+        elif self.sparsity is not None:
+            density, mask = 1 - self.sparsity, density_cost(1 - self.sparsity)
+            for bits in range(16, 0, -1) if "bits" in free else (self.bits,):
+                spare = (bits_per_weight - mask) / density - (bits or 0)
+                if bits is not None and spare > 0:
+                    yield replace(self, bits=bits, group=max(1, math.ceil(16 / spare)))
+                    return
+
+    def _grouped(self, shape: tuple[int, ...], bits: int, spare_bits: float) -> Method | None:
+        """The version whose scales take up to ``spare_bits`` per weight."""
+        n = math.prod(shape[1:])
+        groups = min(n, int(spare_bits * n / 16))
+        return replace(self, bits=bits, sparsity=None, group=-(-n // groups)) if groups > 0 else None
+
+    def solve(self, problem: Problem) -> Solution:
+        constraint = self.constraint(problem.dtype)
+        if problem.gram is None:
+            return Solution(Leaf(constraint.encode(problem.W)), "closed form: nothing to iterate")
+        W = problem.matrix
+        metric = Metric.of(problem.gram)
+        start = self._start(W, metric, constraint)
+        p = start.points()
+        Q = round_columns(W, metric, p.levels, p.scale, p.offset, p.keep)
+        encoded = start.nearest(Q).reshaped(problem.W.shape)
+        note = f"gram damped by {metric.damping:.3g}" if metric.damping else "gram used undamped"
+        return Solution(Leaf(encoded), f"rounded column by column with error feedback; {note}")
+
+    def _start(self, W: NDArray[Any], metric: Metric, constraint: Constraint) -> Encoded:
+        """W stored without feedback: it fixes the mask and the scales that the rounding then uses."""
+        if self.sparsity is None:
+            return constraint.encode(W)
+        keep = Sparse(self.sparsity).mask(metric.saliency(W))
+        return Mask.encode(keep, self.values(str(W.dtype)).encode(np.ascontiguousarray(W[keep])))

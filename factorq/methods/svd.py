@@ -1,0 +1,218 @@
+"""Truncated singular value decomposition, with real or quantized factors, in the Frobenius or a gram metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..codecs import Encoded
+from ..constraints import Constraint, Quantized, Real, check_group
+from ..errors import refuse
+from ..forms import Chain, Fold, Folded, Form, Leaf
+from ..measure import binary_exponent, scaled, squared_norm
+from ..solvers.alternating import least_squares, project_rows, squared_error, sweep_rows
+from ..solvers.damping import damped_cholesky
+from ..solvers.loop import iterate
+from ..solvers.svd import truncated_svd
+from .base import Method, Problem, Solution, check_factor_bits, check_rank, check_steps, factor_bits
+
+_WIDTHS: tuple[int | tuple[int, int], ...] = (
+    4,
+    3,
+    5,
+    6,
+    2,
+    8,
+    (4, 5),
+    (5, 4),
+    (3, 4),
+    (4, 3),
+    (6, 5),
+    (5, 6),
+    1,
+    10,
+    12,
+)
+_CANDIDATES = 3  # sizes that are solved to find the best; widths are tried in this order
+
+
+@dataclass(frozen=True, repr=False)
+class SVD(Method):
+    """``W (m, n) ~ A (m, r) @ B (r, n)``: the best approximation of rank r; more axes as (shape[0], the rest).
+
+    With ``bits``, both factors are quantized, and each is solved again against the already quantized other one (Saha,
+    Srivastava and Pilanci 2023, arXiv 2310.11028): least squares, Babai's rounding with error feedback, and a sweep of
+    exact row-wise minimisation. The best iterate is kept. With a gram, the error is
+    ``trace((W - A B) gram (W - A B)^T)``.
+
+    Parameters
+    ----------
+    rank : int
+        Number of components, 1 to min(m, n).
+    bits : int, tuple of two int, or None
+        Bits per entry of the factors (A, B), 1 to 16; None keeps W's precision.
+    group : int or None
+        Entries of a component that share a scale; None for one scale per column of A and row of B.
+    accuracy : float or None
+        Relative excess of the real factors' error over the optimum that the solver must reach; 0 for the exact
+        factors. None for the default of :func:`factorq.solvers.svd.truncated_svd`.
+    max_iter : int
+        Most alternations between quantized factors.
+    tol : float
+        Least relative improvement that is worth further alternations.
+
+    Examples
+    --------
+    >>> import factorq as fq
+    >>> W = np.outer(np.arange(1.0, 9.0), np.ones(6))
+    >>> fq.decompose(W, method=SVD(rank=1)).relative_error < 1e-12
+    True
+    """
+
+    id: ClassVar[str] = "svd"
+    drafts: ClassVar[Mapping[str, Any]] = {"rank": 1, "bits": 4}
+    rank: int
+    bits: int | tuple[int, int] | None = None
+    group: int | None = None
+    accuracy: float | None = None
+    max_iter: int = 10
+    tol: float = 1e-3
+
+    def __post_init__(self) -> None:
+        check_rank(self.rank)
+        check_factor_bits(self.bits)
+        check_group(self.group)
+        check_steps(self.max_iter, self.tol)
+        if self.accuracy is not None and not 0 <= self.accuracy < 1:
+            raise refuse("accuracy", found=self.accuracy, allowed="a relative excess, 0 <= accuracy < 1, or None")
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        most = min(shape[0], math.prod(shape[1:]))
+        if self.rank > most:
+            found = f"{self.rank} for an array of shape {shape}"
+            raise refuse("rank", found=found, allowed=f"1 to {most}, the lesser side of the matrix")
+
+    def constraints(self, dtype: str) -> tuple[Constraint, Constraint]:
+        """What the entries of A and of B may be."""
+        if self.bits is None:
+            return Real(dtype), Real(dtype)
+        a, b = factor_bits(self.bits)
+        return Quantized(a, self.group, axis=0, grid="midrise"), Quantized(b, self.group, axis=1, grid="midrise")
+
+    def nbytes(self, shape: tuple[int, ...], dtype: str) -> int:
+        m, n = shape[0], math.prod(shape[1:])
+        a, b = self.constraints(dtype)
+        return a.nbytes((m, self.rank), dtype) + b.nbytes((self.rank, n), dtype)
+
+    def resized(
+        self, shape: tuple[int, ...], dtype: str, bits_per_weight: float, free: frozenset[str]
+    ) -> Iterable[Method]:
+        budget = bits_per_weight * math.prod(shape) / 8
+        most = min(shape[0], math.prod(shape[1:]))
+        found: dict[float, Method] = {}
+        for bits in _WIDTHS if "bits" in free else (self.bits,):
+            low, high = (1, most) if "rank" in free else (self.rank, self.rank)
+            while low < high:  # the largest rank that fits
+                middle = (low + high + 1) // 2
+                fits = replace(self, bits=bits, rank=middle).nbytes(shape, dtype) <= budget
+                low, high = (middle, high) if fits else (low, middle - 1)
+            method = replace(self, bits=bits, rank=low)
+            share = method.nbytes(shape, dtype) / budget
+            if share <= 1:
+                found.setdefault(-round(share, 2), method)
+        return [found[share] for share in sorted(found)[:_CANDIDATES]]
+
+    def solve(self, problem: Problem) -> Solution:
+        W = problem.matrix
+        exponent = binary_exponent(W)
+        W = scaled(W, -exponent)
+        A, B, notes = self._real(W, problem)
+        if self.bits is None:
+            a, b = (c.encode(x) for c, x in zip(self.constraints(problem.dtype), _unscale(A, B, exponent), strict=True))
+            history: tuple[float, ...] = (0.0,)
+        else:
+            best = iterate(
+                self._alternation(W, problem, exponent),
+                A,
+                max_iter=self.max_iter,
+                tol=self.tol,
+                callback=problem.callback,
+            )
+            a, b = best.best
+            history = best.history
+            notes.append(f"quantized factors: {best.status}")
+        form: Form = Chain(Leaf(a), Leaf(b))
+        if problem.W.ndim > 2:
+            form = Folded(form, Fold.matrix(problem.W.shape))
+        return Solution(form, "; ".join(notes), history)
+
+    def _real(self, W: NDArray[Any], problem: Problem) -> tuple[NDArray[Any], NDArray[Any], list[str]]:
+        """Balanced real factors: those of W, or of W L for a gram L L^T, with L taken out of B again."""
+        notes = []
+        if problem.gram is None:
+            found = truncated_svd(W, self.rank, tol=self.accuracy, rng=problem.rng)
+        else:
+            L, damping = damped_cholesky(problem.gram)
+            found = truncated_svd((W @ L).astype(W.dtype), self.rank, tol=self.accuracy, rng=problem.rng)
+            notes.append(f"gram damped by {damping:.3g}" if damping else "gram used undamped")
+        root = np.sqrt(found.s)
+        A, B = found.U * root, root[:, None] * found.Vt
+        if problem.gram is not None:
+            # B L^-1 would amplify what the damping hides; A^+ W is the same minimiser without an inverse of L.
+            B = found.U.T @ W / np.where(root > 0, root, 1)[:, None]
+        return A, B.astype(W.dtype), [found.status, *notes]
+
+    def _alternation(self, W: NDArray[Any], problem: Problem, exponent: int) -> Step:
+        """One step of the alternation: quantize A, solve and quantize B against it, measure, solve A against B."""
+        of_a, of_b = self.constraints(problem.dtype)
+        metric = problem.gram
+        norm2 = squared_norm(W) if metric is None else float(np.vdot(W @ metric, W))
+
+        def solved_rows(G: NDArray[Any], H: NDArray[Any], bits: int) -> NDArray[Any]:
+            of_row = Quantized(bits, self.group, axis=1, grid="midrise")
+
+            def project(row: NDArray[Any]) -> NDArray[Any]:
+                return np.asarray(of_row.project(row[None, :].astype(W.dtype))[0])
+
+            return sweep_rows(project_rows(least_squares(G, H)[0], G, project), G, H, project)
+
+        def step(A: NDArray[Any]) -> tuple[NDArray[Any], tuple[Encoded, Encoded], float]:
+            Aq = of_a.project(A)
+            G, H = _products(Aq, W)
+            B = solved_rows(G, H, factor_bits(self.bits)[1]).astype(W.dtype)
+            Bq = of_b.project(B)
+            if metric is None:
+                error2 = squared_error(norm2, G, H, Bq)
+            else:
+                lost = W - Aq @ Bq
+                error2 = max(float(np.vdot(lost @ metric, lost)), 0.0)
+            a, b = _unscale(Aq, Bq, exponent)
+            G, H = _products(Bq.T, W.T) if metric is None else _products(Bq.T, W.T, (Bq @ metric).T.astype(W.dtype))
+            A = solved_rows(G, H, factor_bits(self.bits)[0]).T.astype(W.dtype)
+            return A, (of_a.encode(a), of_b.encode(b)), math.sqrt(error2 / norm2) if norm2 > 0 else 0.0
+
+        return step
+
+
+Step = Callable[[NDArray[Any]], tuple[NDArray[Any], tuple[Encoded, Encoded], float]]
+
+
+def _products(
+    A: NDArray[Any], W: NDArray[Any], weighted: NDArray[Any] | None = None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """``G = V^T A`` and ``H = V^T W`` in float64, with V = A unless a metric gives another."""
+    V = A if weighted is None else weighted
+    G = (V.T.astype(np.float64)) @ A.astype(np.float64)
+    return (G + G.T) / 2, (V.T @ W).astype(np.float64)
+
+
+def _unscale(A: NDArray[Any], B: NDArray[Any], exponent: int) -> Iterator[NDArray[Any]]:
+    """Put the power of two that was taken out of W back, half of it into each factor."""
+    half = exponent // 2
+    yield np.ascontiguousarray(scaled(A, half))
+    yield np.ascontiguousarray(scaled(B, exponent - half))

@@ -1,0 +1,66 @@
+"""Cholesky factors of second moments that may be rank-deficient, ill-conditioned or zero."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from ..errors import refuse
+
+LEAST_PIVOT = 1e-10
+"""Least pivot L_jj**2 as a share of its diagonal entry: below, rounding of about n * 2e-16 leaves it few digits."""
+
+FIRST = 1e-8
+"""The first damping that is not 0, as a share of the mean diagonal."""
+
+
+def damped_cholesky(gram: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
+    """L, d with L L^T = gram (n, n) + d I: the least d of 0, 1e-8, 1e-7, ... mean diagonals that gives a sound factor.
+
+    Sound means that every pivot keeps at least 1e-10 of its diagonal entry, whatever the units of the inputs. A gram of
+    zeros gives the identity with d = 1.
+
+    Parameters
+    ----------
+    gram : ndarray, shape (n, n)
+        Symmetric, positive semidefinite up to rounding; only the lower triangle is read.
+
+    Returns
+    -------
+    L : ndarray, shape (n, n)
+        Lower triangular, float64.
+    damping : float
+        What was added to the diagonal.
+
+    Raises
+    ------
+    ArgumentError
+        If ``gram`` is not square, not finite, or has a negative diagonal entry.
+    """
+    G = np.array(gram, dtype=np.float64)
+    if G.ndim != 2 or G.shape[0] != G.shape[1]:
+        raise refuse("gram", found=f"shape {G.shape}", allowed="a square matrix")
+    diagonal = G.diagonal().copy()
+    if not np.isfinite(G).all() or np.any(diagonal < 0.0):
+        raise refuse("gram", found="negative or non-finite entries", allowed="a second moment X^T X of finite inputs")
+    mean = float(diagonal.mean()) if diagonal.size else 0.0
+    if mean == 0.0:
+        return np.eye(G.shape[0]), 1.0
+    damping = 0.0
+    while True:
+        np.fill_diagonal(G, diagonal + damping)
+        L = _sound_cholesky(G)
+        if L is not None:
+            return L, damping
+        damping = 10.0 * damping if damping else max(FIRST * mean, float(np.finfo(np.float64).tiny))
+
+
+def _sound_cholesky(G: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    try:
+        L: NDArray[np.float64] = scipy.linalg.cholesky(G, lower=True, check_finite=False)
+    except np.linalg.LinAlgError:
+        return None
+    return L if np.all(L.diagonal() ** 2 >= LEAST_PIVOT * G.diagonal()) else None

@@ -1,0 +1,117 @@
+"""Column by column with error feedback: prune or round a matrix in the metric of a Gram matrix.
+
+``trace((W - Q) gram (W - Q)^T)`` is minimised greedily: after column j is fixed, the columns that follow take up its
+error, ``W[:, k] -= (W[:, j] - Q[:, j]) * U[j, k] / U[j, j]`` with ``U^T U = gram^-1``, U upper triangular. This is
+Babai's nearest plane, known as GPTQ (Frantar et al. 2022, arXiv 2210.17323) and, with a mask, as SparseGPT (Frantar and
+Alistarh 2023).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
+
+from ..kernels import feedback as kernel
+from .damping import damped_cholesky
+
+_BLOCK = 128  # columns whose later neighbours are updated with one matrix product
+
+
+@dataclass(frozen=True, eq=False)
+class Metric:
+    """An order of the columns and the factor that carries their errors.
+
+    Parameters
+    ----------
+    U : NDArray, (n, n)
+        Upper triangular with ``U^T U = (gram + damping I)^-1`` of the reordered Gram matrix.
+    order : NDArray, (n,) int
+        Columns in the order in which they are fixed.
+    damping : float
+        What was added to the diagonal; 0 if nothing had to be.
+    """
+
+    U: NDArray[Any]
+    order: NDArray[Any]
+    damping: float
+
+    @classmethod
+    def of(cls, gram: NDArray[Any]) -> Metric:
+        """The better of two orders: as they come, or by descending diagonal.
+
+        Column j costs ``1 / U[j, j]**2`` times its squared rounding error, so the order with the lesser sum of these is
+        taken. (Inputs of equal size, correlation .9: the natural order, error .0056 against .0074; sizes spread by
+        ``e**N(0, 1)``: the descending one, .0060 against .0067.)
+        """
+        orders = np.arange(len(gram)), np.argsort(-gram.diagonal(), kind="stable")
+        return min((cls._ordered(gram, order) for order in orders), key=lambda m: float(np.sum(m.U.diagonal() ** -2.0)))
+
+    @classmethod
+    def _ordered(cls, gram: NDArray[Any], order: NDArray[Any]) -> Metric:
+        # With gram = V V^T for an upper triangular V (the Cholesky factor of the reversed matrix), U = V^-1.
+        reordered = gram[np.ix_(order, order)]
+        dead = reordered.diagonal() == 0  # inputs that never fire: any positive weight rounds them plainly
+        reordered[dead, dead] = gram.diagonal().mean() or 1.0
+        L, damping = damped_cholesky(reordered[::-1, ::-1])
+        V = L[::-1, ::-1]
+        return cls(np.ascontiguousarray(solve_triangular(V, np.eye(len(V)), lower=False)), order, damping)
+
+    def saliency(self, W: NDArray[Any]) -> NDArray[Any]:
+        """``W[i, j]**2 / U[j, j]**2``: what removing an entry costs when the later columns make up for it (m, n)."""
+        cost = np.empty(W.shape[1])
+        cost[self.order] = self.U.diagonal() ** -2.0
+        return np.asarray(W.astype(np.float64) ** 2 * cost)
+
+
+def round_columns(
+    W: NDArray[Any],
+    metric: Metric,
+    levels: NDArray[Any] | None,
+    scale: NDArray[Any] | None,
+    offset: NDArray[Any] | None,
+    keep: NDArray[np.bool_] | None,
+) -> NDArray[Any]:
+    """Allowed values near W (m, n) in a metric: ``scale * levels + offset`` where kept, 0 elsewhere.
+
+    Parameters
+    ----------
+    W : NDArray, (m, n)
+        The matrix.
+    metric : Metric
+        From its Gram matrix (n, n).
+    levels : NDArray, (K,) ascending, or None
+        None if any number is allowed.
+    scale, offset, keep : NDArray, (m, n), or None
+        Of each entry; None for 1, 0 and everything.
+
+    Returns
+    -------
+    NDArray, (m, n), dtype of W
+        4096 x 4096 with 16 levels takes about 9 s on one core, of which 3 s are the two factorisations of the metric.
+    """
+    m, n = W.shape
+    order, U = metric.order, metric.U
+    rest = W[:, order].astype(np.float64)
+    Q = np.empty_like(rest)
+    table = np.zeros(0) if levels is None else np.asarray(levels, np.float64)
+    for start in range(0, n, _BLOCK):
+        block = slice(start, min(start + _BLOCK, n))
+        later = slice(block.stop, n)
+        shape = (m, block.stop - start)
+        s, o, k = (
+            np.full(shape, value) if x is None else np.ascontiguousarray(x[:, order[block]])
+            for x, value in ((scale, 1.0), (offset, 0.0), (keep, True))
+        )
+        q, error = np.empty(shape), np.empty(shape)
+        kernel.round_columns(
+            np.ascontiguousarray(rest[:, block]), np.ascontiguousarray(U[block, block]), table, s, o, k, q, error
+        )
+        Q[:, block] = q
+        rest[:, later] -= error @ U[block, later]
+    result = np.empty(W.shape, W.dtype)
+    result[:, order] = Q
+    return result
