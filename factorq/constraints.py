@@ -17,14 +17,16 @@ from numpy.typing import NDArray
 
 from .arrays import FLOATS
 from .codecs import Codebook, Dense, Encoded, Grid, Mask, OneHot
-from .codecs.codebook import TABLES
+from .codecs.base import matrix_shape, normal_exponent, to_matrix
 from .errors import refuse, refuse_type
 from .kernels import levels as levels_kernel
 from .kernels.bits import packed_size
+from .measure import scaled
 from .named import Named
 
 Axis = Literal[0, 1] | None
 DEFAULT_GROUP = 128
+_ROUNDS = 8  # refits of scale and support in turn; two or three are the rule
 _SAMPLE = 1 << 18  # entries on which a kind of grid is chosen; whole arrays up to this size
 
 
@@ -121,9 +123,9 @@ class Quantized(Constraint):
         Entries that share a scale; None for a whole row (or column, or array, by ``axis``).
     axis : 0, 1 or None
         Direction of the groups: along the inputs (1), down the columns (0), through the flattened array (None).
-    grid : "auto", "midrise", "midtread" or "asymmetric"
-        Whether levels lie around 0 symmetrically, include 0, or cover a fitted interval; "auto" takes the better of the
-        first two.
+    grid : "auto", "midrise", "midtread", "asymmetric" or "nonzero"
+        Whether levels lie around 0 symmetrically, include 0, cover a fitted interval, or are the integers without 0
+        (for values under a mask); "auto" takes the better of the first two.
 
     Examples
     --------
@@ -135,21 +137,22 @@ class Quantized(Constraint):
     bits: int
     group: int | None = DEFAULT_GROUP
     axis: Axis = 1
-    grid: Literal["auto", "midrise", "midtread", "asymmetric"] = "auto"
+    grid: Literal["auto", "midrise", "midtread", "asymmetric", "nonzero"] = "auto"
 
     def __post_init__(self) -> None:
         check_bits(self.bits)
         check_group(self.group)
         check_axis(self.axis)
-        kinds = ("auto", "midrise", "midtread", "asymmetric")
+        kinds = ("auto", "midrise", "midtread", "asymmetric", "nonzero")
         if self.grid not in kinds:
             raise refuse("grid", found=repr(self.grid), allowed=" or ".join(map(repr, kinds)))
 
     def zero(self, x: NDArray[Any]) -> float | None:
         """The code of 0 on the grid that suits ``x``; None for an asymmetric grid."""
-        midrise, midtread = (2**self.bits - 1) / 2, float(2 ** (self.bits - 1))
+        midtread = 2.0 ** (self.bits - 1)
+        midrise = midtread - 0.5
         fixed: dict[str, float | None] = {"midrise": midrise, "midtread": midtread, "asymmetric": None}
-        if self.grid != "auto":
+        if self.grid in fixed:
             return fixed[self.grid]
         if self.bits == 1:
             return midrise
@@ -158,6 +161,9 @@ class Quantized(Constraint):
         return midtread if losses[1] < losses[0] else midrise
 
     def encode(self, x: NDArray[Any]) -> Encoded:
+        if self.grid == "nonzero":
+            run = self.group or max(matrix_shape(x.shape, self.axis)[1], 1)
+            return Codebook.encode(x, bits=self.bits, group=run, axis=self.axis, levels="nonzero")
         return self._encode(x, self.zero(x))
 
     def _encode(self, x: NDArray[Any], zero: float | None) -> Grid:
@@ -199,8 +205,8 @@ class Clustered(Constraint):
         check_bits(self.bits)
         check_group(self.group)
         check_axis(self.axis)
-        if self.levels not in ("lloyd", *TABLES):
-            raise refuse("levels", found=repr(self.levels), allowed=" or ".join(map(repr, ("lloyd", *TABLES))))
+        if self.levels not in ("lloyd", "nf4"):
+            raise refuse("levels", found=repr(self.levels), allowed="'lloyd' or 'nf4'")
         if self.levels == "nf4" and (self.bits != 4 or self.group is None):
             found = f"levels 'nf4' with bits={self.bits}, group={self.group}"
             raise refuse("levels", found=found, allowed="bits=4 and a group size, for example bits=4, group=64")
@@ -217,9 +223,6 @@ class Clustered(Constraint):
             return np.zeros(count)
         if self.group is None:
             return np.asarray(levels_kernel.lloyd_max(np.ascontiguousarray(x).reshape(-1), count))
-        from .codecs.base import normal_exponent, to_matrix
-        from .measure import scaled
-
         matrix = np.ascontiguousarray(scaled(to_matrix(x, self.axis), -normal_exponent(x)))
         return np.asarray(levels_kernel.lloyd_max_grouped(matrix, count, self.group))
 
@@ -267,9 +270,37 @@ class Intersection(Constraint):
                 return Mask.encode(keep, inner)
             keep[keep] = gains
 
+    def encode_weighted(self, x: NDArray[Any], weight: NDArray[Any]) -> Encoded:
+        """The nearest allowed array in the metric ``sum((weight * (x - z))**2)``, for values with one scale near 1.
+
+        Support and scale are fitted in turn, each exactly given the other.
+        """
+        keep = self.sparse.mask(np.abs(x) * weight)
+        inner = self.values.encode(np.ascontiguousarray(x[keep]))
+        for _ in range(_ROUNDS):
+            better = self.sparse.mask(_gains(x, inner) * weight**2)
+            if np.array_equal(better, keep):
+                break
+            keep = better
+            inner = self.values.encode(np.ascontiguousarray(x[keep]))
+        return Mask.encode(keep, inner)
+
     def nbytes(self, shape: tuple[int, ...], dtype: str) -> int:
         size = math.prod(shape)
         return packed_size(size, 1) + self.values.nbytes((self.sparse.count(size),), dtype)
+
+
+def _gains(x: NDArray[Any], inner: Encoded) -> NDArray[Any]:
+    """``max(z**2 - (z - q(z))**2, 0)`` for every entry z of ``x`` and its nearest nonzero point q(z) of ``inner``."""
+    points = inner.points()
+    if points.levels is None:
+        return np.asarray(x * x)
+    q = np.unique(points.levels * (1.0 if points.scale is None else np.max(points.scale, initial=0.0)))
+    q = q[q != 0.0]
+    if not q.size:
+        return np.zeros_like(x)
+    nearest = q[np.searchsorted((q[1:] + q[:-1]) / 2, x)]
+    return np.asarray(np.maximum(nearest * (2 * x - nearest), 0.0))
 
 
 def intersect(a: Constraint, b: Constraint) -> Constraint:

@@ -118,11 +118,12 @@ class Factorization:
     @property
     def factors(self) -> tuple[Array, ...]:
         """The decoded factors in order of contraction, in W's namespace and device."""
-        return tuple(self.home.place(factor.decode()) for factor in self.encoded.values())
+        dtype = FLOATS[self.home.dtype]
+        return tuple(self.home.place(measure.narrowed(f.decode(), dtype)) for f in self.encoded.values())
 
     def to_dense(self) -> Array:
         """The array that the factors contract to: W's shape, dtype, namespace and device."""
-        return self.home.place(self.form.dense())
+        return self.home.place(measure.narrowed(self.form.dense(), FLOATS[self.home.dtype]))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
@@ -201,6 +202,7 @@ class Factorization:
             "dtype": self.home.dtype,
             "shape": list(self.shape),
             "codecs": {name: factor.config() for name, factor in self.encoded.items()},
+            "entries": list(self.buffers()),
             "relative_error": _finite(self.relative_error),
             "gram_error": _finite(self.gram_error),
             "status": self.status,
@@ -338,10 +340,10 @@ def contents(reader: Reader) -> dict[str, list[str]]:
 def read_tensor(reader: Reader, name: str, entries: list[str]) -> Factorization | NDArray[Any]:
     """One logical tensor of an open file; ``entries`` as :func:`contents` gives them."""
     records = _records(reader)
+    if name not in records:
+        return reader.read(name)
+    buffers = {entry.removeprefix(f"{name}."): reader.read(entry) for entry in entries}
     with within(f"{reader.path}: tensor {name!r}"):
-        if name not in records:
-            return reader.read(name)
-        buffers = {entry.removeprefix(f"{name}."): reader.read(entry) for entry in entries}
         return Factorization.from_record(records[name], buffers)
 
 
@@ -353,12 +355,12 @@ def _records(reader: Reader) -> Mapping[str, Any]:
 
 
 def _owner(entry: str, records: Mapping[str, Any]) -> str:
-    """The factorization that the buffer ``entry`` belongs to (the longest name that fits), or ``entry`` itself."""
+    """The factorization whose record lists the buffer ``entry``, or ``entry`` itself: names may contain dots."""
     end = entry.rfind(".")
     while end > 0:
         record = records.get(entry[:end])
-        roles = record.get("codecs") if isinstance(record, Mapping) else None
-        if isinstance(roles, Mapping) and entry[end + 1 :].startswith(tuple(f"{role}." for role in roles)):
+        listed = record.get("entries") if isinstance(record, Mapping) else None
+        if isinstance(listed, list) and entry[end + 1 :] in listed:
             return entry[:end]
         end = entry.rfind(".", 0, end)
     return entry

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,13 +28,28 @@ def binary_exponent(x: NDArray[Any]) -> int:
 
 
 def scaled(x: NDArray[Any], exponent: int) -> NDArray[Any]:
-    """``x * 2**exponent`` in the dtype of ``x``, without the intermediate overflow of ``2**exponent``."""
+    """``x * 2**exponent`` in the dtype of ``x``, without the intermediate overflow of ``2**exponent``.
+
+    What would pass the range of the dtype becomes its largest number: an approximation of a finite array is finite.
+    """
     if exponent == 0:
         return x
+    range_of = np.finfo(x.dtype)
+    if exponent > range_of.maxexp - 32:  # only then can codes and factors, which are below 2**32, overflow
+        limit = np.ldexp(range_of.max, -exponent)
+        x = np.clip(x, -limit, limit)
     if -126 <= exponent <= 127:
         result: NDArray[Any] = x * x.dtype.type(2.0**exponent)
         return result
     return np.asarray(np.ldexp(x, exponent), x.dtype)
+
+
+def narrowed(x: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """``x`` (float32 or float64) rounded to ``dtype``; what would pass its range becomes its largest number."""
+    if dtype.itemsize >= x.dtype.itemsize:
+        return x.astype(dtype, copy=False)
+    limit = float(ml_dtypes.finfo(dtype).max)  # type: ignore[no-untyped-call]
+    return np.asarray(np.clip(x, -limit, limit), dtype)
 
 
 def squared_norm(x: NDArray[Any], exponent: int = 0) -> float:

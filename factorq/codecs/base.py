@@ -274,7 +274,7 @@ def from_matrix(matrix: NDArray[Any], shape: tuple[int, ...], axis: int | None) 
 
 
 def row_blocks(rows: int, n: int) -> list[tuple[int, int]]:
-    """Ranges of rows of about ``_BLOCK`` entries; each starts at a multiple of 8, so that packed blocks meet at bytes."""
+    """Ranges of rows of about ``_BLOCK`` entries; each starts at a multiple of 8: packed blocks meet at bytes."""
     step = max(8, _BLOCK // max(n, 1) // 8 * 8)
     return [(start, min(start + step, rows)) for start in range(0, rows, step)]
 

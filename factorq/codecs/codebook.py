@@ -9,13 +9,28 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ArtifactError
 from ..kernels import bits as bits_kernel
 from ..kernels import levels as kernel
 from ..measure import scaled
 from .base import Grouped, buffer, groups_shape, normal_exponent, packed_rows
 
-TABLES: dict[str, tuple[float, ...]] = {"nf4": tuple(float(v) for v in kernel.NF4)}
-"""Levels that need not be stored, by name."""
+TABLES = ("nf4", "nonzero")
+"""Names of levels that need not be stored."""
+
+
+def table_levels(table: str, bits: int) -> NDArray[Any]:
+    """The (2**bits,) levels of a standard table, ascending, float64.
+
+    ``"nf4"``: 16 quantiles of a normal distribution with an exact 0 (Dettmers et al. 2023, arXiv 2305.14314).
+    ``"nonzero"``: the integers -2**(bits-1) .. 2**(bits-1) without 0, for values whose zeros a mask already stores.
+    """
+    if table == "nf4" and bits == 4:
+        return kernel.NF4
+    if table == "nonzero":
+        positive = np.arange(1.0, 2 ** (bits - 1) + 1)
+        return np.concatenate([-positive[::-1], positive])
+    raise ArtifactError(f"codebook: table {table!r} is not known for {bits} bits")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -25,7 +40,7 @@ class Codebook(Grouped):
     Parameters
     ----------
     table : str or None
-        The name of a standard table (``"nf4"``); None if the levels are stored.
+        The name of a standard table, as in :func:`table_levels`; None if the levels are stored.
     levels : NDArray, (2**bits,) float32 or float64, or None
         The stored levels, ascending.
 
@@ -56,7 +71,7 @@ class Codebook(Grouped):
         """
         table = levels if isinstance(levels, str) else None
         exponent = normal_exponent(x)
-        values = np.asarray(TABLES[levels] if isinstance(levels, str) else levels, dtype=x.dtype)
+        values = np.asarray(table_levels(levels, bits) if isinstance(levels, str) else levels, dtype=x.dtype)
         if group is None:
             values = scaled(values, -exponent)
         scales = np.empty(groups_shape(x.shape, axis, group), np.float16) if group else None
@@ -83,7 +98,7 @@ class Codebook(Grouped):
         return replace(self, codes=packed_rows(x, self.axis, self.bits, self.exponent, codes_of))
 
     def table_levels(self) -> NDArray[Any]:
-        return np.asarray(TABLES[self.table] if self.table else self.levels, np.float64)
+        return np.asarray(table_levels(self.table, self.bits) if self.table else self.levels, np.float64)
 
     @staticmethod
     def predict(shape: tuple[int, ...], bits: int, group: int | None, axis: int | None, level_bytes: int) -> int:
@@ -100,8 +115,9 @@ class Codebook(Grouped):
             sound = levels is not None and bool(np.all(levels[1:] >= levels[:-1])) and np.abs(levels).max() <= 2.0**15
             self.require(bool(sound), "levels out of order or out of range")
         else:
-            known = self.table in TABLES and len(TABLES[self.table]) == 2**self.bits
-            self.require(known and self.levels is None, f"table {self.table!r} is not known for {self.bits} bits")
+            self.require(
+                self.levels is None and len(table_levels(self.table, self.bits)) == 2**self.bits, "levels stored"
+            )
 
     def decode_block(self, codes: NDArray[Any], rows: slice, scales: NDArray[Any] | None) -> NDArray[Any]:
         levels = self.table_levels().astype(self.dtype)

@@ -16,7 +16,7 @@ from ..constraints import check_bits
 from ..errors import refuse, refuse_type
 from ..factorization import Factorization
 from ..forms import Form, Sum
-from ..measure import gram_error, relative_error
+from ..measure import gram_error, narrowed, relative_error
 from ..named import Named, settings
 from ..solvers.loop import Callback
 
@@ -159,7 +159,7 @@ def run(
     work = host.astype("float64" if home.dtype == "float64" else "float32", copy=False)
     moment = None if gram is None else check_gram(gram, math.prod(host.shape[1:]))
     solution = method.solve(Problem(work, home.dtype, moment, generator(rng), callback))
-    stored = solution.form.dense().astype(FLOATS[home.dtype], copy=False)
+    stored = narrowed(solution.form.dense(), FLOATS[home.dtype])
     error = relative_error(host, stored)
     return Factorization(
         form=solution.form,

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..codecs import Encoded
-from ..constraints import Constraint, Quantized, Real, Sparse, check_sparsity
+from ..constraints import Constraint, Intersection, Quantized, Real, Sparse, check_sparsity, largest
 from ..errors import refuse
 from ..forms import Chain, Fold, Folded, Leaf
 from ..measure import binary_exponent, density_for, scaled
 from ..solvers.loop import iterate
-from ..solvers.projected_gradient import Metric, start_factors, step_left, step_right
+from ..solvers.projected_gradient import Metric, sparse_phase, start_factors, step_left, step_right
 from ..solvers.svd import truncated_svd
 from .base import Method, Problem, Solution, check_factor_bits, check_rank, check_steps, factor_bits
 
@@ -44,7 +44,7 @@ class QuantizedSparse(Method):
     solver : "pgd"
         Alternating projected gradient.
     max_iter : int
-        Most alternations.
+        Most alternations; half as many go before them with real factors while the sparsity grows to its target.
     tol : float
         Least relative improvement that is worth further alternations.
 
@@ -82,13 +82,13 @@ class QuantizedSparse(Method):
         wide = shape[0] <= math.prod(shape[1:])
         return Fold.matrix(shape) if wide else Fold.transposed(shape)
 
-    def constraints(self, dtype: str) -> tuple[Constraint, Constraint]:
+    def constraints(self, dtype: str) -> tuple[Constraint, Intersection]:
         """What the entries of C and of Z may be."""
         if self.bits is None:
-            return Real(dtype), Sparse(self.sparsity) & Real(dtype)
+            return Real(dtype), Intersection(Sparse(self.sparsity), Real(dtype))
         c, z = factor_bits(self.bits)
-        values = Quantized(z, group=None, axis=None, grid="midrise")
-        return Quantized(c, group=None, axis=0, grid="midrise"), Sparse(self.sparsity) & values
+        values = Quantized(z, group=None, axis=None, grid="nonzero")
+        return Quantized(c, group=None, axis=0, grid="midrise"), Intersection(Sparse(self.sparsity), values)
 
     def nbytes(self, shape: tuple[int, ...], dtype: str) -> int:
         m, n = self.fold(shape).matrix_shape
@@ -121,7 +121,8 @@ class QuantizedSparse(Method):
             U = truncated_svd(matrix, rank, rng=problem.rng).U
             return U, U.T @ matrix
 
-        start = start_factors(W, self.rank, svd, problem.rng)
+        C, Z = start_factors(W, self.rank, svd, problem.rng)
+        start = sparse_phase(W, C, Z, of_z.sparse.count(Z.size), self.max_iter // 2, metric, largest)
         outcome = iterate(
             _alternation(W, of_c, of_z, metric, exponent), start,
             max_iter=self.max_iter, tol=self.tol, patience=10, callback=problem.callback,
@@ -145,21 +146,27 @@ class QuantizedSparse(Method):
 
 
 def _alternation(
-    W: NDArray[Any], of_c: Constraint, of_z: Constraint, metric: Metric, exponent: int
+    W: NDArray[Any], of_c: Constraint, of_z: Intersection, metric: Metric, exponent: int
 ) -> Callable[[Pair], tuple[Pair, tuple[Encoded, Encoded], float]]:
-    """One step of the alternation on unit atoms: gradient and projection of Z, then of C."""
+    """One step of the alternation: gradient and projection of Z, then of C.
+
+    The rows of Z are brought to unit size first, and the atoms carry the size: so one common scale suits all rows of Z,
+    and an entry's error weighs as much as its atom is long.
+    """
     norm2 = metric.squared(W)
 
     def step(state: Pair) -> tuple[Pair, tuple[Encoded, Encoded], float]:
         C, Z = state
-        size = np.linalg.norm(C, axis=0)
+        Z = step_right(W, C, Z, metric)
+        length = np.linalg.norm(C, axis=0)[:, None]
+        kept = of_z.sparse.mask(np.abs(Z) * length)
+        size = np.sqrt((Z**2).sum(axis=1, where=kept) / np.maximum(kept.sum(axis=1), 1))[:, None]
         size = np.where(size > 0, size, 1).astype(W.dtype)
-        C, Z = C / size, Z * size[:, None]  # unit atoms: then magnitude ranks the entries of Z by what they gain
-        Z = of_z.project(step_right(W, C, Z, metric))
-        C = of_c.project(step_left(W, C, Z, metric))
+        weight = np.broadcast_to((length * size).astype(W.dtype), Z.shape)
+        z = of_z.encode_weighted(Z / size, weight)
+        Z = z.decode()
+        C = of_c.project(step_left(W, C * size[:, 0], Z, metric))
         error = math.sqrt(metric.squared(W - C @ Z) / norm2) if norm2 > 0 else 0.0
-        half = exponent // 2
-        stored = of_c.encode(scaled(C, half)), of_z.encode(scaled(Z, exponent - half))
-        return (C, Z), stored, error
+        return (C, Z), (of_c.encode(scaled(C, exponent)), z), error
 
     return step

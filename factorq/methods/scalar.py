@@ -46,8 +46,10 @@ class Scalar(Method):
         Entries that share a scale; None for a whole row.
     sparsity : float or None
         Share of zeros, 0 <= sparsity < 1; the kept entries are coded densely.
-    levels : "uniform", "lloyd" or "nf4"
-        An integer grid, or a scalar codebook: fitted to the array, or the 16 normal quantiles.
+    levels : "auto", "uniform", "lloyd" or "nf4"
+        An integer grid, or a scalar codebook: fitted to the array, or the 16 normal quantiles. "auto" takes the grid
+        for all weights, and under a mask the fitted codebook, since what is left has a gap around 0 (half of a Gaussian
+        array kept in 4 bits: squared error .0029 of theirs, on a grid .0062).
     grid : "auto", "midrise", "midtread" or "asymmetric"
         Kind of integer grid, as in :class:`factorq.constraints.Quantized`.
 
@@ -64,7 +66,7 @@ class Scalar(Method):
     bits: int | None = None
     group: int | None = DEFAULT_GROUP
     sparsity: float | None = None
-    levels: Literal["uniform", "lloyd", "nf4"] = "uniform"
+    levels: Literal["auto", "uniform", "lloyd", "nf4"] = "auto"
     grid: Literal["auto", "midrise", "midtread", "asymmetric"] = "auto"
 
     def __post_init__(self) -> None:
@@ -78,8 +80,8 @@ class Scalar(Method):
         if self.sparsity is not None:
             check_sparsity(self.sparsity)
         check_group(self.group)
-        if self.levels not in ("uniform", "lloyd", "nf4"):
-            raise refuse("levels", found=repr(self.levels), allowed="'uniform', 'lloyd' or 'nf4'")
+        if self.levels not in ("auto", "uniform", "lloyd", "nf4"):
+            raise refuse("levels", found=repr(self.levels), allowed="'auto', 'uniform', 'lloyd' or 'nf4'")
         self.values("float32")
 
     def values(self, dtype: str) -> Constraint:
@@ -87,9 +89,9 @@ class Scalar(Method):
         if self.bits is None:
             return Real(dtype)
         axis: Literal[1] | None = 1 if self.sparsity is None else None
-        if self.levels == "uniform":
+        if self.levels == "uniform" or (self.levels == "auto" and (self.sparsity is None or self.grid != "auto")):
             return Quantized(self.bits, self.group, axis, self.grid)
-        return Clustered(self.bits, self.group, axis, self.levels)
+        return Clustered(self.bits, self.group, axis, "nf4" if self.levels == "nf4" else "lloyd")
 
     def constraint(self, dtype: str) -> Constraint:
         """What W may be."""

@@ -55,6 +55,36 @@ def step_left(W: Matrix, C: Matrix, Z: Matrix, metric: Metric) -> Matrix:
     return step_right(W.T, Z.T, C.T, Metric(metric.right, metric.left)).T
 
 
+def sparse_phase(
+    W: Matrix,
+    C: Matrix,
+    Z: Matrix,
+    count: int,
+    steps: int,
+    metric: Metric,
+    largest: Callable[[Matrix, int], NDArray[np.bool_]],
+) -> tuple[Matrix, Matrix]:
+    """Real factors with ``count`` nonzeros in Z: projected gradient while the number of nonzeros falls to it.
+
+    On a grid, a step that moves no entry by half a cell changes nothing, so what can be found before rounding is found
+    here. The nonzeros fall from all to ``count`` in the first half of the steps.
+    """
+    for t in range(steps):
+        C, Z = unit_atoms(C, Z)
+        left = max(0.0, 1.0 - 2.0 * t / steps) ** 3
+        Z = step_right(W, C, Z, metric)
+        Z = Z * largest(np.abs(Z), count + int((Z.size - count) * left))
+        C = step_left(W, C, Z, metric)
+    return C, Z
+
+
+def unit_atoms(C: Matrix, Z: Matrix) -> tuple[Matrix, Matrix]:
+    """The same product with columns of C of length 1 (or 0)."""
+    size = np.linalg.norm(C, axis=0)
+    size = np.where(size > 0, size, 1).astype(C.dtype)
+    return C / size, Z * size[:, None]
+
+
 def start_factors(
     W: Matrix, rank: int, truncated_svd: Callable[[Matrix, int], tuple[Matrix, Matrix]], rng: np.random.Generator
 ) -> tuple[Matrix, Matrix]:
