@@ -1,9 +1,10 @@
-"""The truncated SVD against ``numpy.linalg.svd``: error, exactness, orthonormality, determinism, scale, degenerate input."""
+"""The truncated SVD against ``numpy.linalg.svd``: error, exactness, orthonormality, determinism, scale, edge cases."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import pytest
@@ -35,18 +36,23 @@ def spectrum(kind: str, k: int, rank: int) -> np.ndarray:
         "linear": 1 - (i - 1) / k,
         "cluster": np.where(i <= rank, 1.0, 0.3 * np.exp(-i / k)),
         "near cluster": np.where(i <= rank, 1 - 1e-4 * i / rank, 0.3),
+        "spread cluster": np.where(i <= rank, 1 - 2e-2 * i / rank, 0.3),
         "two clusters": np.where(i <= rank // 4, 5.0, np.where(i <= rank, 1.0, 0.2)),
         "planted": np.where(i <= rank, 1.0 / i, 0.0),
         "deficient": np.where(i <= max(1, rank // 2), 1.0, 0.0),
     }[kind]
 
 
+@cache
+def bases(m: int, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng, k = np.random.default_rng(seed), min(m, n)
+    return np.linalg.qr(rng.standard_normal((m, k)))[0], np.linalg.qr(rng.standard_normal((n, k)))[0]
+
+
 def matrix(kind: str, m: int, n: int, rank: int, dtype: type, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """A matrix of known singular values (up to rounding to ``dtype``)."""
-    rng, k = np.random.default_rng(seed), min(m, n)
-    U = np.linalg.qr(rng.standard_normal((m, k)))[0]
-    V = np.linalg.qr(rng.standard_normal((n, k)))[0]
-    s = spectrum(kind, k, rank)
+    U, V = bases(m, n, seed)
+    s = spectrum(kind, min(m, n), rank)
     return ((U * s) @ V.T).astype(dtype), s
 
 
@@ -81,11 +87,12 @@ KINDS = [
     "linear",
     "cluster",
     "near cluster",
+    "spread cluster",
     "two clusters",
     "planted",
     "deficient",
 ]
-SHAPES = [(600, 800, 10), (900, 600, 40), (700, 700, 3), (40, 3000, 5), (60, 50, 50), (200, 300, 100)]
+SHAPES = [(600, 800, 10), (900, 600, 40), (700, 700, 3), (40, 3000, 5), (60, 50, 50), (200, 300, 100), (430, 500, 60)]
 
 
 @pytest.mark.parametrize("kind", KINDS)

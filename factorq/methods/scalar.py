@@ -25,7 +25,7 @@ from ..constraints import (
 )  # fmt: skip
 from ..errors import refuse
 from ..forms import Leaf
-from ..measure import density_cost, density_for
+from ..measure import density_cost, density_for, gram_error
 from ..solvers.feedback import Metric, round_columns
 from .base import Method, Problem, Solution
 
@@ -138,9 +138,12 @@ class Scalar(Method):
         start = self._start(W, metric, constraint)
         p = start.points()
         Q = round_columns(W, metric, p.levels, p.scale, p.offset, p.keep)
-        encoded = start.nearest(Q).reshaped(problem.W.shape)
+        encoded = start.nearest(Q)
+        how = "rounded column by column with error feedback"
+        if gram_error(W, start.decode(), problem.gram) < gram_error(W, encoded.decode(), problem.gram):
+            encoded, how = start, "rounded to nearest, since error feedback would clip and lose more"
         note = f"gram damped by {metric.damping:.3g}" if metric.damping else "gram used undamped"
-        return Solution(Leaf(encoded), f"rounded column by column with error feedback; {note}")
+        return Solution(Leaf(encoded.reshaped(problem.W.shape)), f"{how}; {note}")
 
     def _start(self, W: NDArray[Any], metric: Metric, constraint: Constraint) -> Encoded:
         """W stored without feedback: it fixes the mask and the scales that the rounding then uses."""
