@@ -1,0 +1,202 @@
+"""One tensor at a time: in this process, in a joblib pool, or on a Dask cluster; the results come in order."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+import zlib
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from ..arrays import check_finite
+from ..artifact import Reader
+from ..decompose import Plan, decompose, explain
+from ..errors import ArgumentError, ArtifactError, refuse
+from ..measure import binary_exponent, squared_norm
+from ..methods.base import Method
+from ..named import settings
+from .workers import deaf, quiet
+
+_AHEAD = 2  # tensors given to each worker ahead of time: one that runs, one that waits
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to do with each tensor: the arguments of :func:`factorq.decompose`, a group size, a seed."""
+
+    rank: int | None = None
+    bits: int | tuple[int, ...] | None = None
+    sparsity: float | None = None
+    method: Method | str | None = None
+    bits_per_weight: float | None = None
+    group: int | None = None
+    seed: int = 0
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments of the front door."""
+        names = ("rank", "bits", "sparsity", "method", "bits_per_weight")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    def plan(self, W: Any) -> Plan:
+        """What is done with an array, or with one of a shape, as :func:`factorq.explain` says it."""
+        plan = explain(W, **self.options)
+        if self.group is None:
+            return plan
+        if "group" not in [field.name for field in settings(type(plan.method))]:
+            remedy = "set it in --method, for example 'scalar(bits=4, group=64)'"
+            raise refuse("group", found=f"it with {plan.method.id}", allowed="a method that has groups", remedy=remedy)
+        if self.bits_per_weight is not None:
+            raise refuse("group", found="it together with bits_per_weight, which chooses it", allowed="one of the two")
+        return replace(plan, method=_with_group(plan.method, self.group))
+
+    def run(self, W: NDArray[Any], name: str) -> Any:
+        """The factorization of the tensor ``name``: its randomness depends on the seed and the name alone."""
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, zlib.crc32(name.encode())]))
+        if self.group is None:
+            return decompose(W, rng=rng, **self.options)
+        return decompose(W, method=self.plan(W).method, rng=rng)
+
+
+def _with_group(method: Any, group: int) -> Method:
+    changed: Method = replace(method, group=group)
+    return changed
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a worker sends back: the record and the buffers of the stored factors, or why there are none."""
+
+    seconds: float
+    record: Mapping[str, Any] | None = None
+    buffers: Mapping[str, NDArray[Any]] | None = None
+    norm: float | None = None
+    reason: str = ""
+
+
+def work(path: str, stamp: tuple[int, int], name: str, recipe: Recipe) -> Outcome:
+    """Read the tensor ``name`` of the file ``path`` and factor it, on one thread."""
+    # One BLAS thread everywhere, not only in pools: the last bits of a product depend on the number of threads.
+    with threadpool_limits(1):
+        start = time.perf_counter()
+        W = _reader(path, stamp).read(name)
+        _check(W, path, name)
+        try:
+            F = recipe.run(W, name)
+        except ArgumentError as error:  # the arguments were checked before: what is left is that they do not fit
+            return Outcome(time.perf_counter() - start, reason=error.message)
+        if F.nbytes >= W.nbytes:
+            reason = f"its factors would take {F.nbytes:,} bytes, not less than its own {W.nbytes:,}"
+            return Outcome(time.perf_counter() - start, reason=reason)
+        exponent = binary_exponent(W)
+        norm = float(np.ldexp(math.sqrt(squared_norm(W, exponent)), exponent))
+        return Outcome(time.perf_counter() - start, F.record(), F.buffers(), norm)
+
+
+def _check(W: NDArray[Any], path: str, name: str) -> None:
+    try:
+        check_finite(W, f"{path}: tensor {name!r}")
+    except ArgumentError as error:
+        raise ArtifactError(error.message) from None
+
+
+class _Kept(threading.local):
+    """The file that this thread read last: parsing its header for each of 10,000 tensors would outlast the tensors."""
+
+    key: tuple[str, tuple[int, int]] | None = None
+    reader: Reader | None = None
+
+
+_kept = _Kept()
+
+
+def _reader(path: str, stamp: tuple[int, int]) -> Reader:
+    if _kept.reader is None or _kept.key != (path, stamp):
+        forget_reader()
+        _kept.reader, _kept.key = Reader(path), (path, stamp)
+    return _kept.reader
+
+
+def forget_reader() -> None:
+    """Close the file that :func:`work` left open in this thread."""
+    if _kept.reader is not None:
+        _kept.reader.close()
+    _kept.reader = None
+
+
+def stamp(path: str) -> tuple[int, int]:
+    """What changes when a file does: its size and the time of its last change."""
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
+
+
+def in_order(
+    tasks: Sequence[tuple[str, tuple[int, int], str]], recipe: Recipe, jobs: int, scheduler: str | None
+) -> Generator[Outcome, None, None]:
+    """``work`` of each task, in the order of ``tasks`` whoever does it."""
+    if scheduler is None and jobs == 1:
+        return (work(*task, recipe) for task in tasks)
+    return _parallel(tasks, recipe, jobs, scheduler)
+
+
+def _parallel(
+    tasks: Sequence[tuple[str, tuple[int, int], str]], recipe: Recipe, jobs: int, scheduler: str | None
+) -> Generator[Outcome, None, None]:
+    from joblib import Parallel, delayed
+
+    with _backend(jobs, scheduler) as workers:
+        # batch_size: tensors differ too much in size for joblib's guesses from the first few.
+        parallel = Parallel(
+            n_jobs=workers, return_as="generator", pre_dispatch=_AHEAD * workers, batch_size=1, max_nbytes=None
+        )
+        with deaf():
+            results = parallel(delayed(work)(*task, recipe) for task in tasks)
+        try:
+            for outcome in results:  # noqa: UP028 - `yield from` would close joblib's generator, warnings and all
+                yield outcome
+        finally:
+            with quiet():
+                results.close()
+
+
+def _backend(jobs: int, scheduler: str | None) -> AbstractContextManager[int]:
+    return nullcontext(jobs) if scheduler is None else _Cluster(scheduler)
+
+
+class _Cluster(AbstractContextManager[int]):
+    """joblib's Dask backend on the cluster at an address, while the block lasts."""
+
+    def __init__(self, address: str) -> None:
+        try:
+            from dask.distributed import Client
+        except ImportError:
+            remedy = "pip install 'factorq[distributed]'"
+            raise refuse(
+                "scheduler", found="no Dask here", allowed="an address where dask is installed", remedy=remedy
+            ) from None
+        from joblib import parallel_config
+
+        try:
+            self._client: Any = Client(address, timeout=10, set_as_default=False)
+        except (OSError, ValueError, TypeError, ImportError) as error:
+            found = f"{address!r} ({type(error).__name__})"
+            allowed = "the address of a running Dask scheduler, such as tcp://host:8786"
+            raise refuse("scheduler", found=found, allowed=allowed) from None
+        self._config: Callable[[], Any] = lambda: parallel_config("dask", client=self._client)
+
+    def __enter__(self) -> int:
+        self._active = self._config()
+        self._active.__enter__()
+        return max(1, sum(int(cores) for cores in self._client.ncores().values()))
+
+    def __exit__(self, *stop: Any) -> None:
+        self._active.__exit__(*stop)
+        self._client.close()
