@@ -6,13 +6,14 @@ With ``Q`` (d, m) an orthonormal basis (rows) of the Krylov space of ``W W^T`` s
 ``U^T W = E^T Z``: no further pass over W. A pass is one GEMM with thin *rows* (row form ran 79 GFLOP/s at width 32 and
 93 at width 64, where columns gave 70 and 84).
 
-Blocks have half the rank's width: thin blocks have a polynomial of higher degree per product, wide ones a faster GEMM and
-less orthogonalisation per row (4096 x 4096 Gaussian, rank 256, excess error after 0.7 s: width 64 0.39 %, 96 0.27 %, 136 0.23 %,
-192 0.39 %, 260 0.5 %). A singular value of higher multiplicity than the width is found only as often as the width; the Ritz
-values show it, and the search then starts again with blocks wider than the rank.
+Blocks have about half the rank's width: thin blocks have a polynomial of higher degree per product, wide ones faster
+GEMM and less orthogonalisation per row. 4096 x 4096 Gaussian, rank 256, excess error and seconds of the iteration:
+width 64 0.33 % 0.73 s, 136 0.21 % 0.74 s, 192 0.34 % 0.74 s, 260 0.31 % 0.81 s. A singular value of higher multiplicity
+than the width is found only as often as the width; the Ritz values show it, and the search then starts again with
+blocks wider than the rank.
 
 Sources: Musco and Musco, Randomized block Krylov methods (2015), algorithm 2; Stathopoulos and Wu, A block
-orthogonalization procedure with constant synchronization requirements (2002) for the orthogonalisation by Gram matrices.
+orthogonalization procedure with constant synchronization requirements (2002).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from ..errors import refuse, refuse_type
 
 Array = NDArray[Any]
 
+_LOOSE = 0.005  # estimated excess from which the default takes up to twice its blocks: a plateau just above a slow tail
 _TIGHT = 2e-3  # as many Ritz values as the block is wide within this share of each other: a multiple singular value
 
 _CHUNK = 1 << 20  # elements of W that are scaled or widened at a time
@@ -92,12 +94,14 @@ def truncated_svd(
     rank : int
         From 1 to min(m, n).
     tol : float, optional
-        Continue until ``||W - W_r||`` is estimated to be within a share ``tol`` of the smallest possible; 0 means to the precision of
-        the dtype. By default 6 or 7 blocks: an error at or below that of a power iteration with n_iter=7.
+        Continue until ``||W - W_r||`` is estimated to be within a share ``tol`` of the smallest possible; 0 means to
+        the precision of the dtype. By default 6 or 7 blocks, and more where the estimate is above
+        0.5 %: an error at or below that of a power iteration with n_iter=7.
     rng : numpy.random.Generator
         Start block. The same state gives the same result, bit for bit, on one machine.
     max_blocks : int, optional
-        Limit on the Krylov blocks of about ``rank / 2 + 8`` rows; by default 7 without ``tol``, else as many as pay.
+        Limit on the Krylov blocks of about ``rank / 2 + 8`` rows; by default 14 without ``tol``, else as many as
+        pay; never fewer than hold the rank.
 
     Returns
     -------
@@ -113,8 +117,9 @@ def truncated_svd(
 
     Notes
     -----
-    Extra memory: about ``(m + n) * blocks * (rank / 2 + 8)`` numbers of W's dtype. No float64 copy of a float32 W, unless
-    LAPACK is used, which takes ``min(m, n) ** 2`` float64 numbers, and a copy of W if ``tol`` asks for full precision.
+    Extra memory: about ``(m + n) * blocks * (rank / 2 + 8)`` numbers of W's dtype, up to 2.5 times that while it grows.
+    No float64 copy of a float32 W: LAPACK takes ``min(m, n) ** 2`` float64 numbers, and a copy of W in W's dtype if
+    ``tol`` asks for full precision.
 
     Examples
     --------
@@ -128,7 +133,7 @@ def truncated_svd(
     scale, energy = _scale(A)
     if energy == 0:
         return _zero(W, rank)
-    # A stream of its own: W may have been drawn from the same seed, and a start block made of W's own numbers is not random.
+    # A stream of its own: if W was drawn from the same seed, a start block of W's own numbers would not be random.
     rng = np.random.default_rng(rng.integers(1 << 63, size=2))
     found = _search(A, scale, energy, rank, tol, rng, max_blocks)
     U, s, Vt = _factors(found.left, found.images, rng)
@@ -175,9 +180,11 @@ def _search(
     if usual * width >= m or (max_blocks is None and direct < krylov):
         return _direct(A, scale, rank, exact=tol is not None and tol < 1e-6)
     # A basis beyond half of the whole space costs more than LAPACK.
-    worth = max(usual, m // (2 * width)) if tol is not None else usual
+    worth = min(2 * usual, m // width) if tol is None else max(usual, m // (2 * width))
     found = _krylov(A, scale, energy, rank, width, tol, rng, max_blocks or worth)
-    if found.multiple and (rank + 4) * usual <= m:
+    if found.multiple and (rank + 4) * usual > m:
+        return _direct(A, scale, rank, exact=tol is not None and tol < 1e-6)
+    if found.multiple:
         found = _krylov(A, scale, energy, rank, rank + 4, tol, rng, max_blocks or worth)
     if tol is None or max_blocks is not None or found.excess <= max(tol, _floor(A.dtype)):
         return found
@@ -187,7 +194,7 @@ def _search(
 def _plan(rank: int) -> tuple[int, int]:
     """Rows of a block and number of blocks: the cheapest that beat ``n_iter=7`` on a 4096 x 4096 Gaussian matrix.
 
-    Excess error in % against the peer's, at ranks 8, 64, 128, 256, 320 and 512: 0.01 0.11 0.20 0.24 0.35 0.28 against
+    Excess error in % against the peer's, at ranks 8, 64, 128, 256, 320 and 512: 0.01 0.11 0.20 0.24 0.32 0.28 against
     0.02 0.14 0.22 0.30 0.33 0.38. A multiple of 4 suits the GEMM.
     """
     half = 4 * -(-rank // 8)
@@ -208,16 +215,21 @@ def _krylov(
 ) -> _Subspace:
     """Rayleigh-Ritz on the rows of the block Krylov space, at most ``blocks`` blocks of ``width`` rows."""
     m, n = A.shape
-    blocks = max(blocks, -(-rank // width))
+    few = -(-rank // width)
+    blocks = max(blocks, few)
     room = min(m, blocks * width)
-    Q, Z = np.empty((room, m), A.dtype), np.empty((room, n), A.dtype)  # pages are taken when they are written
-    T = np.zeros((room, room))
+    target = max(_LOOSE if tol is None else tol / 2, _floor(A.dtype))  # half: the estimate errs by a factor of 1.5
+    rows = min(room, _plan(rank)[1] * width)
+    Q, Z, T = np.empty((rows, m), A.dtype), np.empty((rows, n), A.dtype), np.zeros((rows, rows))
     ends = [0]
     Y = (rng.standard_normal((width, n), dtype=A.dtype.type) * scale) @ A.T
-    check, excess = (-(-rank // width) if tol is not None else blocks), math.nan
+    check, excess = few if tol is not None else min(blocks, _plan(rank)[1]), math.nan
     values, E = np.empty(0), np.empty((0, 0))
     while True:
         low = ends[-1]
+        if low + min(width, room - low) > len(Q):
+            rows = min(room, len(Q) + len(Q) // 2 + width)
+            Q, Z, T = _grown(Q, rows, m), _grown(Z, rows, n), _grown(T, rows, rows)
         new = _orthonormal(Y[: room - low], Q[:low], rng)
         high = low + len(new)
         Q[low:high] = new
@@ -231,9 +243,9 @@ def _krylov(
             excess, ratio = _excess(T[:high, :high], values, E, ends, energy, _floor(A.dtype))
             if high == m:
                 excess = 0.0
-            if high == room or (tol is not None and excess <= max(tol / 2, _floor(A.dtype))):
+            if high == room or excess <= target:
                 break
-            check = step + _steps_to(tol or 0.0, excess, ratio, step, _floor(A.dtype))
+            check = step + _steps_to(target, excess, ratio, step)
         Y = (Z[low:high] * scale) @ A.T
     high = len(E)
     lead = E.T.astype(A.dtype)
@@ -246,9 +258,17 @@ def _krylov(
     return _Subspace(lead @ Q[:high], lead @ Z[:high], steps, excess, status, multiple)
 
 
+def _grown(X: Array, rows: int, columns: int) -> Array:
+    """``X`` in the corner of a larger array of zeros."""
+    larger = np.zeros((rows, columns), X.dtype)
+    larger[: X.shape[0], : X.shape[1]] = X
+    return larger
+
+
 def _top(T: Array, rank: int, energy: float, dtype: np.dtype[Any]) -> tuple[Array, Array]:
     """Top ``rank`` eigenvalues, descending, and eigenvectors (d, rank) of the symmetric ``T`` (d, d)."""
-    # float32 takes half the time (1024: 0.08 s against 0.15 s); taken if its rounding is small against what no row holds.
+    # float32 takes half the time (1024: 0.08 s against 0.15 s); taken if its rounding is small
+    # against what no row holds.
     rounding = rank * float(np.finfo(np.float32).eps) * float(np.linalg.norm(T))
     single = dtype == np.float32 and rounding < 1e-3 * (energy - float(np.trace(T)))
     values, E = _leading(T.astype(np.float32) if single else T, rank)
@@ -270,7 +290,8 @@ def _leading(S: Array, rank: int) -> tuple[Array, Array]:
 def _excess(T: Array, values: Array, E: Array, ends: list[int], energy: float, eps: float) -> tuple[float, float]:
     """Estimated share of excess error, and the factor by which a block reduces it.
 
-    The energy that the last block and the last two blocks have won decays geometrically; the rest of the series is what is still missing.
+    The energy that the last block and the last two blocks have won decays geometrically; the rest of the series is
+    what is still missing.
     """
     if len(ends) < 4:
         return math.nan, math.nan
@@ -292,11 +313,11 @@ def _won(T: Array, values: Array, E: Array, rows: int) -> float:
     return max(float(np.sum(L * (L * values)) - np.sum(L * (T[-rows:, -rows:] @ L))), 0.0)
 
 
-def _steps_to(tol: float, excess: float, ratio: float, step: int, floor: float) -> int:
-    """Blocks until the next look at the excess: two thirds of what the present rate asks for, at most a quarter of ``step``."""
+def _steps_to(target: float, excess: float, ratio: float, step: int) -> int:
+    """Blocks until the next look at the excess: two thirds of what the present rate asks for, up to ``step / 4``."""
     if not (0 < ratio < 1 and excess > 0):
         return 1
-    wanted = int(math.log(max(tol, floor) / excess) / math.log(ratio) * 2 / 3)
+    wanted = int(math.log(target / excess) / math.log(ratio) * 2 / 3)
     return max(1, min(wanted, step // 4))  # the rate improves as the space grows
 
 
@@ -327,9 +348,9 @@ def _direct(A: Array, scale: Array, rank: int, *, exact: bool) -> _Subspace:
 def _orthonormal(Y: Array, Q: Array, rng: np.random.Generator, noise: float = 64.0) -> Array:
     """Orthonormal rows that span the part of ``Y`` (b, k) outside the rows of ``Q`` (d, k), filled up at random.
 
-    Projection and Cholesky of the Gram matrix, repeated until well conditioned ("twice is enough"). Directions that cancel to
-    below ``noise`` units of rounding become random ones: an exhausted Krylov space starts afresh, which also finds further
-    copies of a multiple singular value. ``Y`` is used up.
+    Projection and Cholesky of the Gram matrix, repeated until well conditioned ("twice is enough"). Directions that
+    cancel to below ``noise`` units of rounding become random ones: an exhausted Krylov space starts afresh, which also
+    finds further copies of a multiple singular value. ``Y`` is used up.
     """
     eps = float(np.finfo(Y.dtype).eps)
     before = float(_norms(Y).max())
