@@ -23,10 +23,10 @@ from hypothesis.extra import numpy as hnp
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
-from factorq import artifact
 from factorq.artifact import (
     BITS,
     DTYPES,
+    RESERVED,
     Reader,
     Writer,
     atomic_text,
@@ -35,6 +35,7 @@ from factorq.artifact import (
     crc,
     write_json_atomically,
 )
+from factorq.artifact.jsontext import afford, parse
 from factorq.errors import ArgumentError, ArgumentTypeError, ArtifactError, FileAccessError
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -111,7 +112,7 @@ def test_any_names_arrays_and_records_return(
     leaves = st.none() | numbers | st.text(st.characters(exclude_categories=["Cs"]))
     record = data.draw(
         st.dictionaries(
-            st.text().filter(lambda key: key not in artifact.RESERVED),
+            st.text().filter(lambda key: key not in RESERVED),
             st.recursive(leaves, lambda x: st.lists(x) | st.dictionaries(st.text(max_size=3), x), max_leaves=6),
             max_size=4,
         )
@@ -228,7 +229,7 @@ def test_equal_calls_give_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_pieces_larger_than_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifact, "_PIECE", 7)  # shift, write and read in many pieces, the last one ragged
+    monkeypatch.setattr("factorq.artifact.files._PIECE", 7)  # shift, write and read in many pieces, the last one ragged
     array = sample("F32", (5, 10))
     write(tmp_path / "a", {"odd": sample("U8", (3,)), "x": array})
     assert same(load_file(tmp_path / "a")["x"], array)
@@ -341,7 +342,7 @@ def test_disk_full_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(artifact, "_write", full)
+    monkeypatch.setattr("factorq.artifact.writer.write", full)
     with Writer(tmp_path / "a") as writer:
         with pytest.raises(FileAccessError, match="disk full; free some space"):
             writer.add("x", np.ones(3))
@@ -624,7 +625,7 @@ def test_hostile_headers(tmp_path: Path, header: Any, data: bytes, match: str) -
 def test_hostile_headers_without_the_help_of_safetensors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, header: Any, data: bytes
 ) -> None:
-    monkeypatch.setattr(artifact, "_judge", lambda path: None)  # the file may change between the two looks
+    monkeypatch.setattr("factorq.artifact.reader.judge", lambda path: None)  # the file may change between the two looks
     refused(tmp_path / "a", join(header if isinstance(header, str) else json.dumps(header), data))
 
 
@@ -856,8 +857,8 @@ HOSTILE = {
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_parse_cost_is_an_upper_bound(kind: str) -> None:
     raw = HOSTILE[kind].encode()
-    bound = 10**12 - artifact._afford(raw, 10**12)
-    assert peak(lambda: canonical(artifact._parse(raw, "header"))) < bound
+    bound = 10**12 - afford(raw, 10**12)
+    assert peak(lambda: canonical(parse(raw, "header"))) < bound
 
 
 def test_a_header_that_would_swell_is_refused_before_parsing(tmp_path: Path) -> None:

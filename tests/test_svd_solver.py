@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 from factorq.errors import ArgumentError, ArgumentTypeError
-from factorq.solvers import svd
 from factorq.solvers.svd import SVDResult, truncated_svd
+from factorq.solvers.svd.krylov import plan
 
 DTYPES = (np.float32, np.float64)
 
@@ -164,7 +164,7 @@ def test_planted_low_rank_is_recovered() -> None:
 
 def test_multiple_singular_value_beyond_the_block_is_found_whole() -> None:
     W, s = matrix("cluster", 900, 900, 48, np.float32)
-    assert svd._plan(48)[0] < 48
+    assert plan(48)[0] < 48
     F = truncated_svd(W, 48, rng=np.random.default_rng(10), max_blocks=7)
     np.testing.assert_allclose(F.s, s[:48], rtol=1e-3)
 
