@@ -1,0 +1,34 @@
+"""The Python blocks of README and docs run as they are shown, and print what is shown below them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "docs/tutorial.md", "docs/howto/choose-a-method.md")
+BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
+NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
+
+
+def numbers(text: str) -> list[float]:
+    return [float(number.replace(",", "")) for number in NUMBER.findall(text)]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_snippets(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
+    assert blocks
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for code, shown in blocks:
+        exec(compile(code, page, "exec"), names)
+        printed = capsys.readouterr().out
+        if shown:
+            # Last digits depend on the machine's BLAS; words do not.
+            assert NUMBER.sub("#", printed) == NUMBER.sub("#", shown), page
+            assert numbers(printed) == pytest.approx(numbers(shown), rel=0.03, abs=0.002), page
