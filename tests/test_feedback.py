@@ -32,7 +32,7 @@ def _loss(W: Any, Q: Any, gram: Any) -> float:
 
 def _rounded(W: Any, gram: Any, start: Grid) -> Any:
     points = start.points()
-    return round_in_metric(W, Metric.of(gram), points.levels, points.scale, points.offset, points.keep)
+    return round_in_metric(W, Metric.of(gram), points.levels, points.scale, points.offset, points.keep)[0]
 
 
 def _start(W: Any, bits: int, group: int) -> Grid:
@@ -110,7 +110,8 @@ def test_pruned_entries_stay_zero_and_the_others_make_up_for_them() -> None:
     metric = Metric.of(gram)
     saliency = metric.saliency(W)
     keep = saliency >= np.median(saliency)
-    Q = round_in_metric(W, metric, None, None, None, keep)
+    Q, met = round_in_metric(W, metric, None, None, None, keep)
+    np.testing.assert_array_equal(Q[keep], met[keep])
     assert not Q[~keep].any()
     assert _loss(W, Q, gram) < 0.6 * _loss(W, W * keep, gram)
 

@@ -29,6 +29,8 @@ from ..measure import density_cost, density_for, gram_error
 from ..solvers.feedback import Metric, round_columns
 from .base import Method, Problem, Solution
 
+_PASSES = 2  # of rounding with feedback; the third changes nothing to speak of
+
 
 @dataclass(frozen=True, repr=False)
 class Scalar(Method):
@@ -133,21 +135,37 @@ class Scalar(Method):
         constraint = self.constraint(problem.dtype)
         if problem.gram is None:
             return Solution(Leaf(constraint.encode(problem.W)), "closed form: nothing to iterate")
-        W = problem.matrix
-        metric = Metric.of(problem.gram)
-        start = self._start(W, metric, constraint)
-        p = start.points()
-        Q = round_columns(W, metric, p.levels, p.scale, p.offset, p.keep)
-        encoded = start.nearest(Q)
-        how = "rounded column by column with error feedback"
-        if gram_error(W, start.decode(), problem.gram) < gram_error(W, encoded.decode(), problem.gram):
-            encoded, how = start, "rounded to nearest, since error feedback would clip and lose more"
-        note = f"gram damped by {metric.damping:.3g}" if metric.damping else "gram used undamped"
-        return Solution(Leaf(encoded.reshaped(problem.W.shape)), f"{how}; {note}")
+        W, gram = problem.matrix, problem.gram
+        metric = Metric.of(gram)
+        keep = None if self.sparsity is None else Sparse(self.sparsity).mask(metric.saliency(W))
+        if self.bits is None:
+            pruned = round_columns(W, metric, None, None, None, keep)[0]
+            best, how = constraint.encode(pruned), "pruned column by column with error feedback"
+        else:
+            best, how = self._rounded(W, gram, metric, keep)
+        damped = f"gram damped by {metric.damping:.3g}" if metric.damping else "gram used undamped"
+        return Solution(Leaf(best.reshaped(problem.W.shape)), f"{how}; {damped}")
 
-    def _start(self, W: NDArray[Any], metric: Metric, constraint: Constraint) -> Encoded:
-        """W stored without feedback: it fixes the mask and the scales that the rounding then uses."""
-        if self.sparsity is None:
-            return constraint.encode(W)
-        keep = Sparse(self.sparsity).mask(metric.saliency(W))
-        return Mask.encode(keep, self.values(str(W.dtype)).encode(np.ascontiguousarray(W[keep])))
+    def _rounded(
+        self, W: NDArray[Any], gram: NDArray[Any], metric: Metric, keep: NDArray[np.bool_] | None
+    ) -> tuple[Encoded, str]:
+        """The best of rounding to nearest and of two passes with feedback, and which it was.
+
+        Columns grow by the errors that they take up and would be clipped at scales fitted to W, so the second pass has
+        scales that were fitted to what the first one met.
+        """
+        values = self.values(str(W.dtype))
+
+        def stored(x: NDArray[Any]) -> Encoded:
+            return values.encode(x) if keep is None else Mask.encode(keep, values.encode(np.ascontiguousarray(x[keep])))
+
+        found = []
+        met = W if keep is None else round_columns(W, metric, None, None, None, keep)[1]
+        for _ in range(_PASSES):
+            start = stored(met)
+            points = start.points()
+            Q, met = round_columns(W, metric, points.levels, points.scale, points.offset, points.keep)
+            found.append((start.nearest(Q), "rounded column by column with error feedback"))
+        found.append((stored(W), "rounded to nearest, since error feedback would lose more"))
+        losses = [gram_error(W, encoded.decode(), gram) for encoded, _ in found]
+        return found[int(np.argmin(losses))]
