@@ -120,7 +120,8 @@ class Quantized(Constraint):
     bits : int
         Bits per value, 1 to 16.
     group : int or None
-        Entries that share a scale; None for a whole row (or column, or array, by ``axis``).
+        At most so many entries share a scale, evenly: rows of 144 in groups of 128 become groups of 72. None for a
+        whole row (or column, or array, by ``axis``).
     axis : 0, 1 or None
         Direction of the groups: along the inputs (1), down the columns (0), through the flattened array (None).
     grid : "auto", "midrise", "midtread", "asymmetric" or "nonzero"
@@ -147,27 +148,26 @@ class Quantized(Constraint):
         if self.grid not in kinds:
             raise refuse("grid", found=repr(self.grid), allowed=" or ".join(map(repr, kinds)))
 
-    def zero(self, x: NDArray[Any]) -> float | None:
-        """The code of 0 on the grid that suits ``x``; None for an asymmetric grid."""
-        midtread = 2.0 ** (self.bits - 1)
-        midrise = midtread - 0.5
-        fixed: dict[str, float | None] = {"midrise": midrise, "midtread": midtread, "asymmetric": None}
-        if self.grid in fixed:
-            return fixed[self.grid]
-        if self.bits == 1:
-            return midrise
-        sample = _sample(x)
-        losses = [_loss(sample, self._encode(sample, zero)) for zero in (midrise, midtread)]
-        return midtread if losses[1] < losses[0] else midrise
-
     def encode(self, x: NDArray[Any]) -> Encoded:
         if self.grid == "nonzero":
             run = self.group or max(matrix_shape(x.shape, self.axis)[1], 1)
             return Codebook.encode(x, bits=self.bits, group=run, axis=self.axis, levels="nonzero")
-        return self._encode(x, self.zero(x))
+        midtread = 2.0 ** (self.bits - 1)
+        zeros: dict[str, tuple[float | None, ...]] = {
+            "auto": (midtread - 0.5, midtread) if self.bits > 1 else (midtread - 0.5,),
+            "midrise": (midtread - 0.5,), "midtread": (midtread,), "asymmetric": (None,),
+        }  # fmt: skip
+        kinds = zeros[self.grid]
+        if len(kinds) == 1:
+            return self._encode(x, kinds[0])
+        sample = _sample(x)
+        tried = [self._encode(sample, zero) for zero in kinds]
+        best = int(np.argmin([_loss(sample, encoded) for encoded in tried]))
+        return tried[best] if sample is x else self._encode(x, kinds[best])
 
     def _encode(self, x: NDArray[Any], zero: float | None) -> Grid:
-        return Grid.encode(x, bits=self.bits, group=self.group, axis=self.axis, zero=zero)
+        group = even_group(self.group, matrix_shape(x.shape, self.axis)[1])
+        return Grid.encode(x, bits=self.bits, group=group, axis=self.axis, zero=zero)
 
     def nbytes(self, shape: tuple[int, ...], dtype: str) -> int:
         return Grid.predict(shape, self.bits, self.group, self.axis, self.grid == "asymmetric")
@@ -215,7 +215,8 @@ class Clustered(Constraint):
         levels: NDArray[Any] | str = self.levels
         if levels == "lloyd":
             levels = self._fit(x)
-        return Codebook.encode(x, bits=self.bits, group=self.group, axis=self.axis, levels=levels)
+        group = even_group(self.group, matrix_shape(x.shape, self.axis)[1])
+        return Codebook.encode(x, bits=self.bits, group=group, axis=self.axis, levels=levels)
 
     def _fit(self, x: NDArray[Any]) -> NDArray[Any]:
         count = 2**self.bits
@@ -224,7 +225,7 @@ class Clustered(Constraint):
         if self.group is None:
             return np.asarray(levels_kernel.lloyd_max(np.ascontiguousarray(x).reshape(-1), count))
         matrix = np.ascontiguousarray(scaled(to_matrix(x, self.axis), -normal_exponent(x)))
-        return np.asarray(levels_kernel.lloyd_max_grouped(matrix, count, self.group))
+        return np.asarray(levels_kernel.lloyd_max_grouped(matrix, count, even_group(self.group, matrix.shape[1]) or 1))
 
     def nbytes(self, shape: tuple[int, ...], dtype: str) -> int:
         level_bytes = (8 if dtype == "float64" else 4) if self.levels == "lloyd" else 0  # in the compute dtype
@@ -330,6 +331,11 @@ def largest(weight: NDArray[Any], count: int) -> NDArray[np.bool_]:
         ties = np.flatnonzero(flat == threshold)
         keep[ties[: count - int(np.count_nonzero(keep))]] = True
     return keep.reshape(weight.shape)
+
+
+def even_group(group: int | None, n: int) -> int | None:
+    """The least group size that cuts ``n`` entries into as many groups as ``group`` does; None stays None."""
+    return -(-n // -(-n // group)) if group and n else group
 
 
 def check_bits(bits: object, name: str = "bits") -> None:

@@ -87,7 +87,7 @@ def relative_error(W: NDArray[Any], approximation: NDArray[Any]) -> float:
     >>> relative_error(np.array([[3.0, 4.0]]), np.array([[3.0, 3.0]]))
     0.2
     """
-    exponent = binary_exponent(W)
+    exponent = binary_exponent(W) if W.dtype == np.float64 else 0  # float64 holds the squares of all narrower dtypes
     reference = squared_norm(W, exponent)
     distance = squared_distance(W, approximation, exponent)
     if reference == 0.0:

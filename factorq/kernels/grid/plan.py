@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -44,13 +45,12 @@ def plan(bits: int, zero: float) -> Plan:
     fits the 24 bits of a float32: then what is decoded lies on its grid exactly, and projecting twice changes nothing.
     """
     base = float(math.ceil(zero - 0.5))
-    half = (
-        zero - base
-    )  # 1/2 on mid-rise grids, whose boundaries are then whole: neither ceil below adds a rounding error
+    half = zero - base  # 1/2 on mid-rise grids: their boundaries are whole, so that no ceil adds a rounding error
     frac = -0.5 if half == 0.0 else 0.0
     return Plan(bits, min(11, 24 - bits), base, frac, -base, 2**bits - 1 - base, half)
 
 
+@cache  # geomspace costs as much as fitting some groups
 def candidates(grid: Plan) -> NDArray[np.float64]:
     """Levels r (c,): a scan tries the scales max|x| / r; negative where the grid has a longer side to turn.
 
@@ -63,6 +63,7 @@ def candidates(grid: Plan) -> NDArray[np.float64]:
     return ratios if -least == most else np.concatenate([ratios, -ratios])
 
 
+@cache
 def shrinks(bits: int) -> NDArray[np.float64]:
     """Shares (c,) of the range max - min that a scan over asymmetric grids tries to cover."""
     return _shares(bits, 16)
