@@ -21,8 +21,8 @@ rows = json.loads((root / "benchmarks" / "results" / "networks.json").read_text(
 
 figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
 for k, network in enumerate(dict.fromkeys(row["network"] for row in rows)):
-    plain = [row for row in rows if row["network"] == network and row["options"].startswith("--bits")]
-    other = [row for row in rows if row["network"] == network and not row["options"].startswith("--bits")]
+    plain = [row for row in rows if row["network"] == network and row["options"].startswith("`--bits")]
+    other = [row for row in rows if row["network"] == network and not row["options"].startswith("`--bits")]
     for chosen, style in ((plain, "s-"), (other, "o")):
         x = [row["bits_per_weight"] for row in chosen]
         y = [row["relative_error"] ** 2 for row in chosen]

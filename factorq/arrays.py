@@ -6,6 +6,7 @@ The only file of the package that names array libraries. Everything above it wor
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -26,6 +27,9 @@ FLOATS: dict[str, np.dtype[Any]] = {
     "float64": np.dtype(np.float64),
 }
 """The real floating dtypes that factorq takes and gives back, by name."""
+
+
+MAX_AXES = 32
 
 
 def is_array(x: object) -> bool:
@@ -60,8 +64,21 @@ def dtype_name(x: Array) -> str:
 
 def to_host(x: Array) -> NDArray[Any]:
     """``x`` as a NumPy array of the same shape and dtype; a view where the library shares host memory."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise refuse_type("array", found="a masked array", allowed="plain numbers", remedy="use filled(0) first")
     if is_host(x):
         return np.asarray(x)
+    try:
+        return _copied(x)
+    except (TypeError, RuntimeError, ValueError, BufferError) as error:  # sparse, meta or traced: no numbers to read
+        kind = f"{type(x).__module__}.{type(x).__name__}"
+        found = f"a {kind} that cannot be read ({str(error).strip().splitlines()[0][:80]})"
+        raise refuse_type(
+            "array", found=found, allowed="a dense array with values", remedy="convert it first"
+        ) from None
+
+
+def _copied(x: Array) -> NDArray[Any]:
     if compat.is_torch_array(x):
         x = x.detach().cpu()
         if dtype_name(x) == "bfloat16":  # torch refuses bfloat16 -> NumPy; its bits are the same
@@ -82,6 +99,9 @@ class Home:
     device: Any
     dtype: str
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _home, (self.xp.__name__, self.device, self.dtype)  # a module pickles by its name only
+
     @classmethod
     def of(cls, x: Array) -> Home:
         return cls(namespace(x), compat.device(x), dtype_name(x))
@@ -95,6 +115,10 @@ class Home:
         if name == "bfloat16" and "torch" in self.xp.__name__:
             return self.xp.asarray(host.view(np.int16), device=self.device).view(self.xp.bfloat16)
         return self.xp.asarray(host, device=self.device)
+
+
+def _home(xp: str, device: Any, dtype: str) -> Home:
+    return Home(import_module(xp), device, dtype)
 
 
 _NUMPY = np.empty(0)
@@ -117,6 +141,8 @@ def check_weight(W: Array, name: str = "W") -> NDArray[Any]:
     if dtype_name(W) not in FLOATS:
         remedy = "cast it first, for example W.astype('float32')"
         raise refuse_type(name, found=f"dtype {dtype_name(W)}", allowed=", ".join(FLOATS), remedy=remedy)
+    if len(W.shape) > MAX_AXES:
+        raise refuse(name, found=f"{len(W.shape)} axes", allowed=f"2 to {MAX_AXES}", remedy="reshape it first")
     if len(W.shape) < 2:
         remedy = "keep vectors as they are: they are too small to pay for factors"
         raise refuse(name, found=f"shape {tuple(W.shape)}", allowed="an array with 2 or more dimensions", remedy=remedy)

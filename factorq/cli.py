@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +29,8 @@ class _Group(click.Group):
 
     def main(self, *args: Any, **keywords: Any) -> Any:
         keywords["standalone_mode"] = False
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _interrupt)  # so that temporary files go, as they do on Ctrl-C
         try:
             status = super().main(*args, **keywords)
             sys.stdout.flush()
@@ -55,6 +59,10 @@ class _Group(click.Group):
             )
             status = _fail(text, FAILED)
         raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _fail(message: str, status: int) -> int:
@@ -250,13 +258,18 @@ def _cells(row: Row) -> list[str]:
     """Name, shape, method or note, bits per weight, relative error, seconds; empty where there is none."""
     bits = row.bits_per_weight
     return [
-        row.name,
+        _printable(row.name),
         "x".join(map(str, row.shape)) or "scalar",
         row.failure or row.method or _as_it_is(row.note),
         "" if bits is None else f"{bits:.3f} bits",
         "" if row.relative_error is None else f"error {row.relative_error:.4g}",
         "" if row.seconds is None else f"{row.seconds:.2f} s",
     ]
+
+
+def _printable(name: str) -> str:
+    """``name`` without what a terminal would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def _as_it_is(note: str) -> str:
@@ -292,7 +305,7 @@ def _table(report: Report) -> None:
     alike = Counter(row.note for row in report.rows if not row.method and not row.failure)
     for row in report.rows:
         if row.failure or row.method or alike[row.note] == 1:
-            cells = _cells(row)[:3] + [cell.strip("bits ero") for cell in _cells(row)[3:]]
+            cells = [cell.removeprefix("error ").removesuffix(" bits").removesuffix(" s") for cell in _cells(row)]
             style = "red" if row.failure else "" if row.method else "dim"
             table.add_row(*map(Text, cells[: 6 if timed else 5]), style=style)
     for note, count in alike.items():

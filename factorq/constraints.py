@@ -22,7 +22,7 @@ from .errors import refuse, refuse_type
 from .kernels import levels as levels_kernel
 from .kernels.bits import packed_size
 from .measure import scaled
-from .named import Named
+from .named import Named, settle
 
 Axis = Literal[0, 1] | None
 DEFAULT_GROUP = 128
@@ -94,11 +94,12 @@ class Sparse(Constraint):
     sparsity: float
 
     def __post_init__(self) -> None:
+        settle(self)
         check_sparsity(self.sparsity)
 
     def count(self, size: int) -> int:
         """How many of ``size`` entries may be nonzero."""
-        return math.floor((1.0 - self.sparsity) * size + 1e-9 * size)
+        return math.floor((1.0 - self.sparsity) * size * (1 + 2**-50))  # what should be whole may be an ulp short
 
     def mask(self, weight: NDArray[Any]) -> NDArray[np.bool_]:
         """Which entries to keep by their nonnegative ``weight``; entries of weight 0 are never kept."""
@@ -131,7 +132,7 @@ class Quantized(Constraint):
     Examples
     --------
     >>> Quantized(2, group=4).project(np.array([[-3.0, -1.1, 1.0, 2.9]], np.float32)).round(2)
-    array([[-2.95, -0.98,  0.98,  2.95]], dtype=float32)
+    array([[-2.97, -0.99,  0.99,  2.97]], dtype=float32)
     """
 
     id: ClassVar[str] = "quantized"
@@ -141,6 +142,7 @@ class Quantized(Constraint):
     grid: Literal["auto", "midrise", "midtread", "asymmetric", "nonzero"] = "auto"
 
     def __post_init__(self) -> None:
+        settle(self)
         check_bits(self.bits)
         check_group(self.group)
         check_axis(self.axis)
@@ -202,6 +204,7 @@ class Clustered(Constraint):
     levels: Literal["lloyd", "nf4"] = "lloyd"
 
     def __post_init__(self) -> None:
+        settle(self)
         check_bits(self.bits)
         check_group(self.group)
         check_axis(self.axis)
@@ -263,18 +266,22 @@ class Intersection(Constraint):
 
     def encode(self, x: NDArray[Any]) -> Encoded:
         keep = self.sparse.mask(np.abs(x))
-        while True:
-            inner = self.values.encode(np.ascontiguousarray(x[keep]))
+        inner = self.values.encode(np.ascontiguousarray(x[keep]))
+        # New levels at every round would go on for long to gain little; a grid must end without zeros among the kept.
+        for _ in range(_ROUNDS if isinstance(self.values, Clustered) else x.size):
             z, q = x[keep], inner.decode()
             gains = ((q > 0) & (z > q / 2)) | ((q < 0) & (z < q / 2))  # q (2 z - q) > 0, without its overflow
             if gains.all():
-                return Mask.encode(keep, inner)
+                break
             keep[keep] = gains
+            inner = self.values.encode(np.ascontiguousarray(x[keep]))
+        return Mask.encode(keep, inner)
 
     def encode_weighted(self, x: NDArray[Any], weight: NDArray[Any]) -> Encoded:
-        """The nearest allowed array in the metric ``sum((weight * (x - z))**2)``, for values with one scale near 1.
+        """An allowed array near ``x`` in the metric ``sum((weight * (x - z))**2)``, for values with one scale near 1.
 
-        Support and scale are fitted in turn, each exactly given the other.
+        Support and scale are fitted in turn: the support exactly, by the weighted gains on the grid; the scale to the
+        kept entries without their weights.
         """
         keep = self.sparse.mask(np.abs(x) * weight)
         inner = self.values.encode(np.ascontiguousarray(x[keep]))

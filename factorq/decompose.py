@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +22,8 @@ from .solvers.loop import Callback
 
 Bits = int | tuple[int, ...] | None
 _WINDOW = 0.98  # a target size is met between this share of it and all of it
+_NEAR = 0.85  # share of the target that a cheap run of a candidate should store to stay in the race
+_FINALISTS = 2  # candidates that are solved in full
 _CORRECTIONS = 4  # times that a size which depends on the values is aimed at again
 _EXAMPLES = "decompose(W, bits=4), decompose(W, rank=64, bits=4) or decompose(W, rank=64, bits=4, sparsity=0.5)"
 _PLANNED = {"cp": "CP", "sparse_pca": "SparsePCA", "trellis": "Trellis", "vector_quantization": "VectorQuantization"}
@@ -46,6 +49,7 @@ class Plan:
     reason: str
     shape: tuple[int, ...]
     dtype: str
+    draft: Method | None = None
     free: frozenset[str] = frozenset()
 
     @property
@@ -92,8 +96,8 @@ def decompose(
     method : Method or str, optional
         The method, or its id; by default the arguments choose it (see :func:`explain`).
     bits_per_weight : float, optional
-        Target for the stored size: the method's free settings are searched to land within 2 % under it. Not together
-        with ``bits``.
+        Target for the stored size: the settings that were not given are searched to land within 2 % under it; of a
+        method object, its rank and sparsity are. Not together with ``bits``.
     gram : array (n, n), optional
         Second moment of the layer's inputs, n = prod(shape[1:]); the error is then ``trace((W-F) gram (W-F)^T)``.
     store : "packed", optional
@@ -119,7 +123,7 @@ def decompose(
     >>> W = np.random.default_rng(0).standard_normal((64, 256)).astype("float32")
     >>> F = fq.decompose(W, bits=4)
     >>> F.bits_per_weight, round(F.relative_error, 3)
-    (4.125, 0.099)
+    (4.125, 0.096)
     >>> np.allclose(F @ np.ones(256, "float32"), F.to_dense() @ np.ones(256, "float32"), atol=1e-4)
     True
     """
@@ -138,7 +142,10 @@ def explain(
     *,
     method: Method | str | None = None,
     bits_per_weight: float | None = None,
-    **ignored: Any,
+    gram: Array | None = None,
+    store: str | None = None,
+    rng: np.random.Generator | int | None = None,
+    callback: Callback | None = None,
 ) -> Plan:
     """What :func:`decompose` would do with these arguments, and why; nothing is solved.
 
@@ -147,7 +154,9 @@ def explain(
     W : array, or tuple of int
         The weights, or only their shape (float32 is then assumed).
     rank, bits, sparsity, method, bits_per_weight
-        As for :func:`decompose`; its other arguments do not change the choice.
+        As for :func:`decompose`.
+    gram, store, rng, callback
+        Taken so that a call of :func:`decompose` can be asked as it is; they do not change the choice.
 
     Returns
     -------
@@ -162,8 +171,8 @@ def explain(
     Examples
     --------
     >>> import factorq as fq
-    >>> print(fq.explain((64, 256), bits=4))  # doctest: +ELLIPSIS
-    Scalar(bits=4, ...) for a 64x256 float32 array: bits alone: ...
+    >>> print(fq.explain((64, 256), bits=4).method)
+    Scalar(bits=4)
     """
     shape, dtype = _shape_of(W)
     keywords: dict[str, Any] = {"rank": rank, "bits": bits, "sparsity": sparsity}
@@ -186,8 +195,9 @@ def explain(
     chosen.check(shape)
     if bits_per_weight is not None:
         reason += f", aimed at {bits_per_weight:g} stored bits per weight"
-        chosen = next(iter(chosen.resized(shape, dtype, float(bits_per_weight), free)), chosen)
-    return Plan(chosen, reason, shape, dtype, free)
+        sized = next(iter(chosen.resized(shape, dtype, float(bits_per_weight), free)), chosen)
+        return Plan(sized, reason, shape, dtype, chosen, free)
+    return Plan(chosen, reason, shape, dtype)
 
 
 def _by_keywords(shape: tuple[int, ...], given: dict[str, Any], sized: bool) -> tuple[Method, str]:
@@ -243,10 +253,21 @@ def _missing(id: str, asked: str, remedy: str) -> ArgumentError:
 
 
 def _at_size(plan: Plan, W: Array, target: float, rng: np.random.Generator, options: dict[str, Any]) -> Factorization:
-    """The solution of least error among those that store within 2 % under ``target`` bits per weight."""
-    found: list[Factorization] = []
-    for candidate in plan.method.resized(plan.shape, plan.dtype, target, plan.free):
-        found += _corrected(candidate, plan, W, target, rng, options)
+    """The solution of least error among those that store within 2 % under ``target`` bits per weight.
+
+    Where there are several candidates, cheap runs find the best ones.
+    """
+
+    def solved(method: Method) -> Factorization:
+        return run(method, W, rng=deepcopy(rng), **options)
+
+    candidates = list((plan.draft or plan.method).resized(plan.shape, plan.dtype, target, plan.free))
+    if len(candidates) > _FINALISTS:
+        quick = options | {"callback": None}
+        tried = [(run(m.cheaper(), W, rng=deepcopy(rng), **quick), m) for m in candidates]
+        near = [(F, m) for F, m in tried if F.bits_per_weight >= _NEAR * target] or tried
+        candidates = [m for _, m in sorted(near, key=lambda pair: _loss(pair[0]))[:_FINALISTS]]
+    found = [F for method in candidates for F in _corrected(method, plan, target, solved)]
     under = [F for F in found if F.bits_per_weight <= target]
     inside = [F for F in under if F.bits_per_weight >= _WINDOW * target]
     if inside:
@@ -255,20 +276,20 @@ def _at_size(plan: Plan, W: Array, target: float, rng: np.random.Generator, opti
         least = min((F.bits_per_weight for F in found), default=None)
         asked = f"{target:g} for a {'x'.join(map(str, plan.shape))} array by {plan.method.id}"
         allowed = "a size that its settings can reach" + (f", from {least:.4g} bits per weight" if least else "")
-        raise refuse("bits_per_weight", found=asked, allowed=allowed)
+        raise refuse("bits_per_weight", found=asked, allowed=allowed, remedy="or method='scalar' or 'svd'")
     best = max(under, key=lambda F: F.bits_per_weight)
     note = f"the nearest size under {target:g} that {plan.method.id} can store here is {best.bits_per_weight:.4g}"
     return replace(best, status=f"{best.status}; {note}")
 
 
 def _corrected(
-    method: Method, plan: Plan, W: Array, target: float, rng: np.random.Generator, options: dict[str, Any]
+    method: Method, plan: Plan, target: float, solved: Callable[[Method], Factorization]
 ) -> list[Factorization]:
     """Solutions at ``target``, aimed at again where the stored size depends on the values and missed."""
     found: list[Factorization] = []
     aim = target
     for _ in range(_CORRECTIONS):
-        F = run(method, W, rng=deepcopy(rng), **options)
+        F = solved(method)
         found.append(F)
         if _WINDOW * target <= F.bits_per_weight <= target or F.nbytes == method.nbytes(plan.shape, plan.dtype):
             break

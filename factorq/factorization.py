@@ -122,8 +122,18 @@ class Factorization:
         return tuple(self.home.place(measure.narrowed(f.decode(), dtype)) for f in self.encoded.values())
 
     def to_dense(self) -> Array:
-        """The array that the factors contract to: W's shape, dtype, namespace and device."""
-        return self.home.place(measure.narrowed(self.form.dense(), FLOATS[self.home.dtype]))
+        """The array that the factors contract to: W's shape, dtype, namespace and device.
+
+        Raises
+        ------
+        ArtifactError
+            If it does not fit in memory, as what a file claims may not.
+        """
+        try:
+            return self.home.place(measure.narrowed(self.form.dense(), FLOATS[self.home.dtype]))
+        except MemoryError:
+            needed = self.size * FLOATS[self.home.dtype].itemsize
+            raise ArtifactError(f"an array of shape {self.shape} takes {needed:,} bytes, more than there are") from None
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
@@ -316,6 +326,8 @@ def write_tensor(writer: Writer, name: str, value: Factorization | Array) -> dic
         raise refuse_type("tensors", found=f"the name {name!r}", allowed="strings as names")
     with within(f"tensor {name!r}"):
         if isinstance(value, Factorization):
+            if not name:
+                raise refuse("tensors", found="a factorization without a name", allowed="names of 1 or more characters")
             for buffer, array in value.buffers().items():
                 writer.add(f"{name}.{buffer}", array)
             return value.record()

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from .errors import ArtifactError, FactorqError, refuse
 
 Matrix = NDArray[Any]
+_MAX_AXES = 32
 
 
 class Factor(Protocol):
@@ -110,8 +111,8 @@ class Chain(Form):
 
     def __post_init__(self) -> None:
         a, b = self.A.shape, self.B.shape
-        if len(a) != 2 or len(b) != 2 or a[1] != b[0]:
-            raise refuse("chain", found=f"factors of shape {a} and {b}", allowed="(m, r) and (r, n)")
+        if len(a) != 2 or len(b) != 2 or a[1] != b[0] or a[1] < 1:
+            raise refuse("chain", found=f"factors of shape {a} and {b}", allowed="(m, r) and (r, n), r at least 1")
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -153,12 +154,16 @@ class CP(Form):
         return ("weights", self.weights), *((f"factor{k}", f) for k, f in enumerate(self.factors))
 
     def dense(self) -> NDArray[Any]:
-        # The first factor times the Khatri-Rao product of the others: one matrix product, (n_2 ... n_d, r) beside W.
-        first = self.factors[0].dense() * self.weights.dense()
-        khatri_rao = self.factors[1].dense()
-        for factor in self.factors[2:]:
-            khatri_rao = (khatri_rao[:, None, :] * factor.dense()[None, :, :]).reshape(-1, khatri_rao.shape[1])
-        return np.asarray(first @ khatri_rao.T).reshape(self.shape)
+        # The factor of the largest mode times the Khatri-Rao product of the others: one matrix product, and beside W
+        # only (product of the other sizes, r) numbers.
+        mode = int(np.argmax(self.shape))
+        others = [f.dense() for k, f in enumerate(self.factors) if k != mode]
+        khatri_rao = others[0]
+        for factor in others[1:]:
+            khatri_rao = (khatri_rao[:, None, :] * factor[None, :, :]).reshape(-1, khatri_rao.shape[1])
+        unfolded = (self.factors[mode].dense() * self.weights.dense()) @ khatri_rao.T
+        rest = [n for k, n in enumerate(self.shape) if k != mode]
+        return np.ascontiguousarray(np.moveaxis(unfolded.reshape(-1, *rest), 0, mode))
 
     def matmul(self, x: Matrix) -> Matrix:
         if len(self.factors) != 2:
@@ -268,6 +273,8 @@ class Fold:
 
     def __post_init__(self) -> None:
         axes = range(len(self.split))
+        if len(self.shape) > _MAX_AXES or len(self.split) > _MAX_AXES:
+            raise refuse("fold", found=f"{len(self.split)} axes", allowed=f"at most {_MAX_AXES}")
         if math.prod(self.shape) != math.prod(self.split) or min((*self.shape, *self.split), default=0) < 1:
             raise refuse("fold", found=f"shape {self.shape} split as {self.split}", allowed="two shapes of one size")
         if len(set(self.rows)) != len(self.rows) or not set(self.rows) <= set(axes) or len(self.rows) > 64:

@@ -62,6 +62,15 @@ def squared_norm(x: NDArray[Any], exponent: int = 0) -> float:
     return total
 
 
+def norm(x: NDArray[Any]) -> float:
+    """``||x||_F``; infinite only beyond float64's range."""
+    exponent = binary_exponent(x)
+    try:
+        return math.ldexp(math.sqrt(squared_norm(x, exponent)), exponent)
+    except OverflowError:
+        return math.inf
+
+
 def squared_distance(x: NDArray[Any], y: NDArray[Any], exponent: int = 0) -> float:
     """``sum(((x - y) * 2**-exponent)**2)`` in float64, block by block in a fixed order."""
     a, b = x.reshape(-1), y.reshape(-1)

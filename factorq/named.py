@@ -55,6 +55,18 @@ class Named:
             raise ArgumentError(f"{cls.id}: {error}") from None
 
 
+def settle(named: Named) -> None:
+    """Turn NumPy scalars among the settings of a frozen object into Python numbers, which JSON knows."""
+    for field in settings(type(named)):
+        value = getattr(named, field.name)
+        plain = tuple(map(_plain, value)) if isinstance(value, tuple) else _plain(value)
+        object.__setattr__(named, field.name, plain)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def settings(cls: type[Any]) -> list[dataclasses.Field[Any]]:
     """The dataclass fields of ``cls`` that make up its configuration."""
     return [f for f in dataclasses.fields(cls) if f.init and not f.metadata.get("buffer")]
@@ -66,7 +78,7 @@ def to_json(value: Any) -> Any:
         return value.config()
     if isinstance(value, tuple | list):
         return [to_json(v) for v in value]
-    return value.item() if isinstance(value, np.generic) else value
+    return value
 
 
 def from_json(kind: str, value: Any) -> Any:

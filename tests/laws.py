@@ -7,6 +7,7 @@ import math
 import struct
 import tempfile
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from factorq.codecs.base import decode_config
 from factorq.measure import binary_entropy, empirical_entropy, gaussian_floor
 from factorq.named import build
 
+SMALLEST = {"float16": 2.0**-24, "bfloat16": 2.0**-133, "float32": 2.0**-149, "float64": 5e-324}
 UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
 """Relative size of a rounding in each dtype."""
 
@@ -53,12 +55,12 @@ def projection_is_decoded_encoding(case: ConstraintCase, x: np.ndarray) -> None:
 
 
 def projecting_twice_is_projecting_once(case: ConstraintCase, x: np.ndarray) -> None:
+    """Wherever the row of the table promises it: not where each projection fits new levels."""
     once = case.constraint.project(x)
     twice = case.constraint.project(once)
-    if case.again == 0.0:
-        np.testing.assert_array_equal(twice, once)
-    else:
-        assert np.linalg.norm(np.float64(twice) - once) <= case.again * np.linalg.norm(np.float64(x) - once)
+    if not case.settles:
+        return
+    np.testing.assert_array_equal(twice, once)
 
 
 def predicted_size_is_stored_size(case: ConstraintCase, x: np.ndarray) -> None:
@@ -133,7 +135,8 @@ def result_stands_for_the_array(case: MethodCase, W: np.ndarray) -> None:
     assert dense.flags.c_contiguous
     assert F.method == case.on(W.shape)
     assert F.status
-    assert F.history == () or F.history[-1] == F.relative_error
+    assert F.history
+    assert all(math.isfinite(error) and error >= 0 for error in F.history)
     scale = np.abs(W.astype(np.float64)).max() or 1.0
     exact, lost = W.astype(np.float64) / scale, (W.astype(np.float64) - dense.astype(np.float64)) / scale
     norm = np.linalg.norm(exact)
@@ -188,23 +191,27 @@ def file_keeps_every_bit(case: MethodCase, W: np.ndarray) -> None:
 def products_are_those_of_the_dense_array(case: MethodCase, W: np.ndarray, width: int) -> None:
     """F @ x = to_dense() @ x and x @ F = x @ to_dense() up to rounding, for vectors and matrices, width 0 included."""
     F = decompose(case, W)
-    dense = F.to_dense()
     rng = np.random.default_rng(0)
     right, left = rng.standard_normal((W.shape[1], width)), rng.standard_normal((width, W.shape[0]))
     small = 2.0**-12 if np.abs(W).max() > 1e3 and W.dtype == np.float16 else 1.0  # keeps products in range
     right, left = (small * right).astype(W.dtype), (small * left).astype(W.dtype)
-    columns = [factor.astype(np.float64) for factor in F.factors]
-    room = 1.0 if len(columns) == 1 else 8.0 * max(1.0, max(c.shape[-1] for c in columns) ** 0.5)
-    for product, x, y in ((F @ right, dense, right), (left @ F, left, dense)):
+    wide = F.form.dense().astype(np.float64)  # before it is rounded to a half precision
+    compute = np.finfo(np.float64 if W.dtype == np.float64 else np.float32).eps
+    norms = [np.linalg.norm(factor.decode().astype(np.float64)) for factor in F.encoded.values()]
+    magnitude = sum(a * b for a, b in pairwise(norms))  # of the products of neighbours in chains
+    for product, x, y in ((F @ right, wide, right), (left @ F, left, wide)):
         want = x.astype(np.float64) @ y.astype(np.float64)
         assert (product.shape, product.dtype) == (want.shape, W.dtype)
-        size = np.linalg.norm(x.astype(np.float64)) * np.linalg.norm(y.astype(np.float64))
-        np.testing.assert_allclose(product.astype(np.float64), want, rtol=0, atol=8 * room * UNIT[W.dtype.name] * size)
+        size = max(np.linalg.norm(wide), magnitude) * np.linalg.norm((y if x is wide else x).astype(np.float64))
+        room = {"rtol": 2 * UNIT[W.dtype.name], "atol": 64 * compute * size + SMALLEST[W.dtype.name]}
+        np.testing.assert_allclose(product.astype(np.float64), want, **room)
     if width:
-        np.testing.assert_allclose(
-            (F @ right[:, 0]).astype(np.float64), (F @ right)[:, 0].astype(np.float64),
-            rtol=0, atol=8 * room * UNIT[W.dtype.name] * size,
-        )  # fmt: skip
+        vector, column = F @ right[:, 0], wide @ right[:, 0].astype(np.float64)
+        room["atol"] = (
+            64 * compute * max(np.linalg.norm(wide), magnitude) * np.linalg.norm(right[:, 0].astype(np.float64))
+        )
+        room["atol"] += SMALLEST[W.dtype.name]
+        np.testing.assert_allclose(vector.astype(np.float64), column, **room)
         assert (F @ right[:, 0]).shape == (W.shape[0],)
         assert (left[0] @ F).shape == (W.shape[1],)
 

@@ -222,8 +222,9 @@ def test_names_that_collide_with_buffers(tmp_path: Path) -> None:
     fq.save(tmp_path / "w", {"a": F, "a.b": F, "a.W.extra": W, "": W})
     loaded = fq.load(tmp_path / "w")
     assert set(loaded) == {"a", "a.b", "a.W.extra", ""}
-    with pytest.raises(fq.FactorqError):
-        fq.save(tmp_path / "v", {"a": F, "a.W.codes": W})
+    for tensors in ({"a": F, "a.W.codes": W}, {"": F}):
+        with pytest.raises(fq.FactorqError):
+            fq.save(tmp_path / "v", tensors)
 
 
 def test_callback_is_told_the_progress() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import time
 import zlib
 from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +20,7 @@ from ..arrays import check_finite
 from ..artifact import Reader
 from ..decompose import Plan, decompose, explain
 from ..errors import ArgumentError, ArtifactError, refuse
-from ..measure import binary_exponent, squared_norm
+from ..measure import norm
 from ..methods.base import Method
 from ..named import settings
 from .workers import deaf, quiet
@@ -96,9 +96,7 @@ def work(path: str, stamp: tuple[int, int], name: str, recipe: Recipe) -> Outcom
         if F.nbytes >= W.nbytes:
             reason = f"its factors would take {F.nbytes:,} bytes, not less than its own {W.nbytes:,}"
             return Outcome(time.perf_counter() - start, reason=reason)
-        exponent = binary_exponent(W)
-        norm = float(np.ldexp(math.sqrt(squared_norm(W, exponent)), exponent))
-        return Outcome(time.perf_counter() - start, F.record(), F.buffers(), norm)
+        return Outcome(time.perf_counter() - start, F.record(), F.buffers(), norm(W))
 
 
 def _check(W: NDArray[Any], path: str, name: str) -> None:
@@ -162,6 +160,8 @@ def _parallel(
         try:
             for outcome in results:  # noqa: UP028 - `yield from` would close joblib's generator, warnings and all
                 yield outcome
+        except BrokenExecutor:
+            raise ArtifactError("a worker process was killed, perhaps for want of memory; try fewer jobs") from None
         finally:
             with quiet():
                 results.close()

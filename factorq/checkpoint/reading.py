@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import measure
-from ..arrays import FLOATS
+from ..arrays import to_host
 from ..artifact import DTYPES, PathLike
 from ..errors import ArtifactError, refuse, refuse_type
 from ..factorization import Factorization, read_tensor
@@ -132,10 +132,7 @@ def _verified(stored: Tensor | None, origin: Tensor | None, max_error: float | N
         same = np.array_equal(stored.reader.read_bytes(stored.name), origin.reader.read_bytes(origin.name))
         return row if same else _failed(row, "stored as it is, but its bytes differ from the original's")
     F, W = _factorization(stored), origin.reader.read(origin.name)
-    dense = F.form.dense().astype(FLOATS[F.home.dtype], copy=False)
-    measured = measure.relative_error(W, dense)
-    exponent = measure.binary_exponent(W)
-    norm = float(np.ldexp(math.sqrt(measure.squared_norm(W, exponent)), exponent))
+    measured, norm = measure.relative_error(W, to_host(F.to_dense())), measure.norm(W)
     row = Row(row.name, row.shape, row.dtype, row.nbytes, row.method, "", measured, norm, config=row.config)
     if not math.isclose(measured, F.relative_error, rel_tol=1e-4, abs_tol=1e-6):  # BLAS rounds differently elsewhere
         return _failed(row, f"recorded error {F.relative_error:.4g}, measured {measured:.4g}")

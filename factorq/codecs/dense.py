@@ -28,8 +28,8 @@ class Dense(Encoded):
 
     Examples
     --------
-    >>> Dense.encode(np.array([0.1, 1e-9], np.float32), stored="bfloat16").decode()
-    array([1.0009766e-01, 1.0011718e-09], dtype=float32)
+    >>> Dense.encode(np.array([0.1, 1000.0], np.float32), stored="bfloat16").decode()
+    array([1.00097656e-01, 1.00000000e+03], dtype=float32)
     """
 
     id: ClassVar[str] = "dense"
@@ -41,7 +41,7 @@ class Dense(Encoded):
     def encode(cls, x: NDArray[Any], stored: str | None = None) -> Dense:
         """Round ``x`` (float32 or float64) to ``stored``; its own dtype if None."""
         name = stored or str(x.dtype)
-        exponent = binary_exponent(x) if name == "float16" else 0
+        exponent = _half_exponent(x) if name == "float16" else 0
         values = np.ascontiguousarray(scaled(x, -exponent), dtype=FLOATS[name]).reshape(x.shape)
         if values is x or values.base is not None:  # never share memory with the caller's array
             values = values.copy()
@@ -67,3 +67,9 @@ class Dense(Encoded):
 
     def summary(self) -> str:
         return f"{super().summary()}, {self.stored}"
+
+
+def _half_exponent(x: NDArray[Any]) -> int:
+    """The power of two that brings ``max|x|`` to the top of float16's range: whatever was a float16 stays as it was."""
+    exponent = binary_exponent(x) - 16
+    return exponent if np.ldexp(float(np.abs(x).max(initial=0.0)), -exponent) <= 65504 else exponent + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -12,7 +13,10 @@ from ..arrays import is_host
 def twin(door: str, *arrays: Any) -> ModuleType:
     """The twin of the kernel folder ``door`` that serves ``arrays``: Numba for NumPy arrays, else the reference.
 
+    The reference also stands in where Numba's compiler is switched off.
+
     Loaded on first use, so that importing the package never loads Numba.
     """
-    name = "numba_twin" if all(is_host(x) for x in arrays) else "reference"
+    compiled = all(is_host(x) for x in arrays) and os.environ.get("NUMBA_DISABLE_JIT", "0") == "0"
+    name = "numba_twin" if compiled else "reference"
     return import_module(f"{door}.{name}")

@@ -16,7 +16,7 @@ from ..constraints import check_bits
 from ..errors import refuse, refuse_type
 from ..factorization import Factorization
 from ..forms import Form, Sum
-from ..measure import gram_error, narrowed, relative_error
+from ..measure import binary_exponent, gram_error, narrowed, relative_error, scaled
 from ..named import Named, settings
 from ..solvers.loop import Callback
 
@@ -89,6 +89,10 @@ class Method(Named):
         """Versions whose ``free`` settings (of rank, bits, sparsity) aim at a stored size, the most promising first."""
         return ()
 
+    def cheaper(self) -> Method:
+        """A version that takes less time and stores about the same: enough to compare settings."""
+        return self
+
     def __repr__(self) -> str:
         shown = [f for f in settings(type(self)) if getattr(self, f.name) != f.default]
         return f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
@@ -121,10 +125,12 @@ class Stacked(Method):
         rest = problem.W
         for method, rng in zip(self.methods, problem.rng.spawn(len(self.methods)), strict=True):
             solution = method.solve(replace(problem, W=rest, rng=rng))
+            share = relative_error(problem.W, problem.W - rest)  # of the rest, so that the history is one of W's error
             rest = rest - solution.form.dense()
             terms.append(solution.form)
             states.append(f"{method.id}: {solution.status}")
-            history += (*solution.history[:-1], relative_error(problem.W, problem.W - rest))
+            steps = tuple(share * error for error in solution.history)
+            history += steps or (relative_error(problem.W, problem.W - rest),)
         return Solution(Sum(tuple(terms)), "; ".join(states), history)
 
     def nbytes(self, shape: tuple[int, ...], dtype: str) -> int:
@@ -154,6 +160,8 @@ def run(
     """Check the input, solve, and measure what was stored. The one driver of all methods."""
     host = check_weight(W)
     check_store(store)
+    if callback is not None and not callable(callback):
+        raise refuse_type("callback", found=repr(callback), allowed="a function of one Progress")
     method.check(host.shape)
     home = Home.of(W)
     work = host.astype("float64" if home.dtype == "float64" else "float32", copy=False)
@@ -161,6 +169,9 @@ def run(
     solution = method.solve(Problem(work, home.dtype, moment, generator(rng), callback))
     stored = narrowed(solution.form.dense(), FLOATS[home.dtype])
     error = relative_error(host, stored)
+    if not math.isfinite(error):
+        found = f"values up to {float(np.abs(host).max()):.3g}, beyond which sums of factors overflow"
+        raise refuse("W", found=found, allowed=f"less of the range of {home.dtype}", remedy="scale it first")
     return Factorization(
         form=solution.form,
         home=home,
@@ -168,7 +179,7 @@ def run(
         relative_error=error,
         gram_error=None if moment is None else gram_error(host, stored, moment),
         status=solution.status,
-        history=(*solution.history[:-1], error),
+        history=solution.history or (error,),
     )
 
 
@@ -180,7 +191,7 @@ def check_store(store: str | None) -> None:
 
 
 def check_gram(gram: Array, n: int) -> NDArray[Any]:
-    """``gram`` as a symmetric float64 host matrix (n, n).
+    """``gram`` as a symmetric float64 host matrix (n, n), scaled by a power of two to a size near 1.
 
     Raises
     ------
@@ -204,7 +215,7 @@ def check_gram(gram: Array, n: int) -> NDArray[Any]:
     if float(matrix.diagonal().min()) < 0:
         found = f"a diagonal entry of {float(matrix.diagonal().min()):.3g}"
         raise refuse("gram", found=found, allowed="a positive semidefinite matrix", remedy=remedy)
-    return (matrix + matrix.T) / 2
+    return scaled((matrix + matrix.T) / 2, -binary_exponent(matrix))  # only its shape matters: a size of 1 is safe
 
 
 def check_rank(rank: object) -> None:

@@ -10,16 +10,20 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import FLOATS
 from ..codecs import Encoded
 from ..constraints import Constraint, Intersection, Quantized, Real, Sparse, check_sparsity, largest
 from ..errors import refuse
 from ..forms import Chain, Fold, Folded, Leaf
 from ..measure import binary_exponent, density_for, scaled
+from ..named import settle
+from ..solvers.damping import damped_cholesky
 from ..solvers.loop import iterate
-from ..solvers.projected_gradient import Metric, sparse_phase, start_factors, step_left, step_right
+from ..solvers.projected_gradient import Weighting, sparse_phase, start_factors, step_left, step_right
 from ..solvers.svd import truncated_svd
 from .base import Method, Problem, Solution, check_factor_bits, check_rank, check_steps, factor_bits
 
+_WIDTHS = ((4, 2), (5, 3), (6, 4), (8, 6))  # bits of C and Z that a target size may choose
 Pair = tuple[NDArray[Any], NDArray[Any]]
 
 
@@ -27,8 +31,9 @@ Pair = tuple[NDArray[Any], NDArray[Any]]
 class QuantizedSparse(Method):
     """``W (m, n) ~ C (m, r) @ Z (r, n)``: C dense on a grid with a scale per atom, Z sparse on one common grid.
 
-    Kuzmin, van Baalen, Nagel and Behboodi 2022, arXiv 2207.11048, by alternating projected gradient; with unit atoms
-    and one scale for Z, keeping its largest entries and rounding them is the exact joint projection. Weight SVD (no
+    Kuzmin, van Baalen, Nagel and Behboodi 2022, arXiv 2207.11048, by alternating projected gradient: first with real
+    factors while the sparsity grows, then on the grids. The rows of Z are brought to one size, which the atoms carry,
+    so that one scale suits them all; an entry is kept for what it gains times its atom's size. Weight SVD (no
     quantization, no sparsity), vector quantization and sparse PCA are special cases. The codebook costs
     ``r * bits / n`` bits per weight, so the array is folded to have few rows and many columns: kernel positions by
     channel pairs for a convolution, the shorter side of a matrix by the longer.
@@ -60,13 +65,14 @@ class QuantizedSparse(Method):
     id: ClassVar[str] = "quantized_sparse"
     drafts: ClassVar[Mapping[str, Any]] = {"rank": 1, "bits": 4, "sparsity": 0.5}
     rank: int
-    bits: int | tuple[int, int] | None
-    sparsity: float
+    bits: int | tuple[int, int] | None = None
+    sparsity: float = 0.0
     solver: Literal["pgd"] = "pgd"
     max_iter: int = 100
     tol: float = 1e-4
 
     def __post_init__(self) -> None:
+        settle(self)
         check_rank(self.rank)
         check_factor_bits(self.bits)
         check_sparsity(self.sparsity)
@@ -100,14 +106,30 @@ class QuantizedSparse(Method):
     ) -> Iterable[Method]:
         m, n = self.fold(shape).matrix_shape
         full = min(m, n)
-        ranks = dict.fromkeys((full, max(1, full // 2), max(1, full // 4))) if "rank" in free else (self.rank,)
+        ranks = dict.fromkeys(max(1, full // k) for k in (1, 2, 4, 8)) if "rank" in free else (self.rank,)
+        if "sparsity" not in free:
+            yield from self._widths(shape, dtype, bits_per_weight, ranks, free)
+            return
         for rank in ranks:
-            for bits in ((6, 3), (4, 2)) if "bits" in free or self.bits is None else (self.bits,):
-                c, z = factor_bits(bits)
+            for bits in _WIDTHS if "bits" in free else (self.bits,):
+                c, z = factor_bits(bits) if bits is not None else 2 * (8 * FLOATS[dtype].itemsize,)
                 left = (bits_per_weight * m * n - m * rank * c - 16 * (rank + 1)) / (rank * n)  # bits per entry of Z
-                density = density_for(left, z) if "sparsity" in free else 1 - self.sparsity
-                if 0.005 < density < 0.99:
+                density = density_for(left, z)
+                if 0.02 < density < 0.95:
                     yield replace(self, rank=rank, bits=bits, sparsity=round(1 - density, 6))
+
+    def _widths(
+        self, shape: tuple[int, ...], dtype: str, bits_per_weight: float, ranks: Iterable[int], free: frozenset[str]
+    ) -> Iterable[Method]:
+        """The ranks and bits whose predicted size is nearest under the target, at the given sparsity."""
+        pairs = [(c, z) for c in range(2, 13) for z in range(1, 13)] if "bits" in free else [self.bits]
+        tried = [replace(self, rank=rank, bits=bits) for rank in ranks for bits in pairs]
+        budget = bits_per_weight * math.prod(shape) / 8
+        under = [method for method in tried if method.nbytes(shape, dtype) <= budget]
+        return sorted(under, key=lambda method: -method.nbytes(shape, dtype))[:4]
+
+    def cheaper(self) -> Method:
+        return replace(self, max_iter=min(self.max_iter, 8))
 
     def solve(self, problem: Problem) -> Solution:
         fold = self.fold(problem.W.shape)
@@ -133,20 +155,21 @@ class QuantizedSparse(Method):
         reading = f"folded to {W.shape[0]}x{W.shape[1]}"
         return Solution(chain if plain else Folded(chain, fold), f"{reading}; {outcome.status}", outcome.history)
 
-    def _metric(self, problem: Problem, fold: Fold) -> Metric:
+    def _metric(self, problem: Problem, fold: Fold) -> Weighting:
         if problem.gram is None:
-            return Metric()
+            return Weighting()
+        damped_cholesky(problem.gram)  # raises if it is no Gram matrix
         gram = (problem.gram / (np.trace(problem.gram) or 1.0)).astype(problem.W.dtype)
         if fold == Fold.matrix(fold.shape):
-            return Metric(right=gram)
+            return Weighting(right=gram)
         if fold == Fold.transposed(fold.shape):
-            return Metric(left=gram)
+            return Weighting(left=gram)
         allowed = "no gram for this fold, whose rows mix inputs with outputs"
         raise refuse("gram", found=f"quantized_sparse on {fold.shape}", allowed=allowed, remedy="use svd or scalar")
 
 
 def _alternation(
-    W: NDArray[Any], of_c: Constraint, of_z: Intersection, metric: Metric, exponent: int
+    W: NDArray[Any], of_c: Constraint, of_z: Intersection, metric: Weighting, exponent: int
 ) -> Callable[[Pair], tuple[Pair, tuple[Encoded, Encoded], float]]:
     """One step of the alternation: gradient and projection of Z, then of C.
 

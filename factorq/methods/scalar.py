@@ -26,9 +26,11 @@ from ..constraints import (
 from ..errors import refuse
 from ..forms import Leaf
 from ..measure import density_cost, density_for, gram_error
+from ..named import settle
 from ..solvers.feedback import Metric, round_columns
 from .base import Method, Problem, Solution
 
+_TABLE_BITS = 0.05  # bits per weight that a fitted codebook may cost under "auto"
 _PASSES = 2  # of rounding with feedback; the third changes nothing to speak of
 
 
@@ -72,6 +74,7 @@ class Scalar(Method):
     grid: Literal["auto", "midrise", "midtread", "asymmetric"] = "auto"
 
     def __post_init__(self) -> None:
+        settle(self)
         if self.bits is None and self.sparsity is None:
             allowed = "bits, sparsity or both"
             raise refuse(
@@ -84,24 +87,26 @@ class Scalar(Method):
         check_group(self.group)
         if self.levels not in ("auto", "uniform", "lloyd", "nf4"):
             raise refuse("levels", found=repr(self.levels), allowed="'auto', 'uniform', 'lloyd' or 'nf4'")
-        self.values("float32")
+        self.values("float32", 1)
 
-    def values(self, dtype: str) -> Constraint:
-        """What a kept entry may be."""
+    def values(self, dtype: str, size: int) -> Constraint:
+        """What a kept entry of an array of ``size`` may be."""
         if self.bits is None:
             return Real(dtype)
         axis: Literal[1] | None = 1 if self.sparsity is None else None
-        if self.levels == "uniform" or (self.levels == "auto" and (self.sparsity is None or self.grid != "auto")):
+        table_pays = 32 * 2**self.bits <= _TABLE_BITS * size
+        fitted = self.sparsity is not None and self.grid == "auto" and table_pays
+        if self.levels == "uniform" or (self.levels == "auto" and not fitted):
             return Quantized(self.bits, self.group, axis, self.grid)
         return Clustered(self.bits, self.group, axis, "nf4" if self.levels == "nf4" else "lloyd")
 
-    def constraint(self, dtype: str) -> Constraint:
-        """What W may be."""
-        values = self.values(dtype)
+    def constraint(self, dtype: str, size: int) -> Constraint:
+        """What an array of ``size`` may be."""
+        values = self.values(dtype, size)
         return values if self.sparsity is None else Sparse(self.sparsity) & values
 
     def nbytes(self, shape: tuple[int, ...], dtype: str) -> int:
-        return self.constraint(dtype).nbytes(shape, dtype)
+        return self.constraint(dtype, math.prod(shape)).nbytes(shape, dtype)
 
     def resized(
         self, shape: tuple[int, ...], dtype: str, bits_per_weight: float, free: frozenset[str]
@@ -118,12 +123,21 @@ class Scalar(Method):
                 if 0.005 < density < 0.99:
                     yield replace(self, bits=bits, sparsity=round(1 - density, 6))
         elif self.sparsity is not None:
-            density, mask = 1 - self.sparsity, density_cost(1 - self.sparsity)
-            for bits in range(16, 0, -1) if "bits" in free else (self.bits,):
-                spare = (bits_per_weight - mask) / density - (bits or 0)
-                if bits is not None and spare > 0:
-                    yield replace(self, bits=bits, group=max(1, math.ceil(16 / spare)))
-                    return
+            yield from self._at_sparsity(shape, dtype, budget, free)
+
+    def _at_sparsity(self, shape: tuple[int, ...], dtype: str, budget: float, free: frozenset[str]) -> Iterable[Method]:
+        """The bits and groups whose predicted size is nearest under the budget, at the given sparsity."""
+        size, sparse = math.prod(shape), Sparse(self.sparsity or 0.0)
+        count = sparse.count(size)
+        mask = density_cost(count / size) * size / 8
+        tried = [
+            replace(self, bits=bits, group=group)
+            for bits in (range(1, 17) if "bits" in free else (self.bits,))
+            for group in ((16, 20, 24, 32, 40, 48, 64, 96, 128, 256, 1024) if bits is not None else (self.group,))
+        ]
+        sizes = [(mask + method.values(dtype, size).nbytes((count,), dtype), method) for method in tried]
+        under = sorted((pair for pair in sizes if pair[0] <= budget), key=lambda pair: -pair[0])
+        return [method for _, method in under[:3]]
 
     def _grouped(self, shape: tuple[int, ...], bits: int, spare_bits: float) -> Method | None:
         """The version whose scales take up to ``spare_bits`` per weight."""
@@ -132,7 +146,7 @@ class Scalar(Method):
         return replace(self, bits=bits, sparsity=None, group=-(-n // groups)) if groups > 0 else None
 
     def solve(self, problem: Problem) -> Solution:
-        constraint = self.constraint(problem.dtype)
+        constraint = self.constraint(problem.dtype, problem.W.size)
         if problem.gram is None:
             return Solution(Leaf(constraint.encode(problem.W)), "closed form: nothing to iterate")
         W, gram = problem.matrix, problem.gram
@@ -154,7 +168,7 @@ class Scalar(Method):
         Columns grow by the errors that they take up and would be clipped at scales fitted to W, so the second pass has
         scales that were fitted to what the first one met.
         """
-        values = self.values(str(W.dtype))
+        values = self.values(str(W.dtype), W.size)
 
         def stored(x: NDArray[Any]) -> Encoded:
             return values.encode(x) if keep is None else Mask.encode(keep, values.encode(np.ascontiguousarray(x[keep])))

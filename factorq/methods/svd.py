@@ -14,10 +14,11 @@ from ..codecs import Encoded
 from ..constraints import Constraint, Quantized, Real, check_group
 from ..errors import refuse
 from ..forms import Chain, Fold, Folded, Form, Leaf
-from ..measure import binary_exponent, scaled, squared_norm
+from ..measure import binary_exponent, gram_error, scaled, squared_norm
+from ..named import settle
 from ..solvers.alternating import least_squares, project_rows, squared_error, sweep_rows
 from ..solvers.damping import damped_cholesky
-from ..solvers.loop import iterate
+from ..solvers.loop import Outcome, iterate
 from ..solvers.svd import truncated_svd
 from .base import Method, Problem, Solution, check_factor_bits, check_rank, check_steps, factor_bits
 
@@ -84,6 +85,7 @@ class SVD(Method):
     tol: float = 1e-3
 
     def __post_init__(self) -> None:
+        settle(self)
         check_rank(self.rank)
         check_factor_bits(self.bits)
         check_group(self.group)
@@ -115,7 +117,8 @@ class SVD(Method):
         budget = bits_per_weight * math.prod(shape) / 8
         most = min(shape[0], math.prod(shape[1:]))
         found: dict[float, Method] = {}
-        for bits in _WIDTHS if "bits" in free else (self.bits,):
+        pairs = _WIDTHS if "rank" in free else tuple((a, b) for a in range(1, 17) for b in range(1, 17))
+        for bits in pairs if "bits" in free else (self.bits,):
             low, high = (1, most) if "rank" in free else (self.rank, self.rank)
             while low < high:  # the largest rank that fits
                 middle = (low + high + 1) // 2
@@ -127,6 +130,9 @@ class SVD(Method):
                 found.setdefault(-round(share, 2), method)
         return [found[share] for share in sorted(found)[:_CANDIDATES]]
 
+    def cheaper(self) -> Method:
+        return replace(self, max_iter=min(self.max_iter, 2))
+
     def solve(self, problem: Problem) -> Solution:
         W = problem.matrix
         exponent = binary_exponent(W)
@@ -134,22 +140,34 @@ class SVD(Method):
         A, B, notes = self._real(W, problem)
         if self.bits is None:
             a, b = (c.encode(x) for c, x in zip(self.constraints(problem.dtype), _unscale(A, B, exponent), strict=True))
-            history: tuple[float, ...] = (0.0,)
+            history: tuple[float, ...] = ()
         else:
-            best = iterate(
-                self._alternation(W, problem, exponent),
-                A,
-                max_iter=self.max_iter,
-                tol=self.tol,
-                callback=problem.callback,
-            )
-            a, b = best.best
-            history = best.history
-            notes.append(f"quantized factors: {best.status}")
+            found = self._quantized(W, A, problem, exponent)
+            if problem.gram is not None:
+                found = self._better(found, W, problem, problem.gram, exponent)
+            (a, b), history = found.best, found.history
+            notes.append(f"quantized factors: {found.status}")
         form: Form = Chain(Leaf(a), Leaf(b))
         if problem.W.ndim > 2:
             form = Folded(form, Fold.matrix(problem.W.shape))
         return Solution(form, "; ".join(notes), history)
+
+    def _quantized(self, W: NDArray[Any], A: NDArray[Any], problem: Problem, exponent: int) -> Outcome[Pair]:
+        step = self._alternation(W, problem, exponent)
+        return iterate(step, A, max_iter=self.max_iter, tol=self.tol, callback=problem.callback)
+
+    def _better(
+        self, found: Outcome[Pair], W: NDArray[Any], problem: Problem, gram: NDArray[Any], exponent: int
+    ) -> Outcome[Pair]:
+        """``found``, or what is found without the gram if it is better in it.
+
+        The gram shapes the real factors and each least-squares solution, but not the rounding of B, so that at ranks
+        where there is little to choose its solutions can be the worse ones.
+        """
+        plain = replace(problem, gram=None)
+        other = self._quantized(W, self._real(W, plain)[0], plain, exponent)
+        pair = (found, other)
+        return min(pair, key=lambda o: gram_error(problem.matrix, o.best[0].decode() @ o.best[1].decode(), gram))
 
     def _real(self, W: NDArray[Any], problem: Problem) -> tuple[NDArray[Any], NDArray[Any], list[str]]:
         """Balanced real factors: those of W, or of W L for a gram L L^T, with L taken out of B again."""
@@ -187,7 +205,7 @@ class SVD(Method):
             B = solved_rows(G, H, factor_bits(self.bits)[1]).astype(W.dtype)
             Bq = of_b.project(B)
             if metric is None:
-                error2 = squared_error(norm2, G, H, Bq)
+                error2 = squared_error(W, norm2, Aq, G, H, Bq)
             else:
                 lost = W - Aq @ Bq
                 error2 = max(float(np.vdot(lost @ metric, lost)), 0.0)
@@ -199,7 +217,8 @@ class SVD(Method):
         return step
 
 
-Step = Callable[[NDArray[Any]], tuple[NDArray[Any], tuple[Encoded, Encoded], float]]
+Pair = tuple[Encoded, Encoded]
+Step = Callable[[NDArray[Any]], tuple[NDArray[Any], Pair, float]]
 
 
 def _products(

@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
-from .damping import damped_cholesky
+from ..measure import squared_distance
+from .damping import damped_cholesky, inverse_triangular, upper_cholesky
 
+_CANCELS = 1e-4  # share of ||W||^2 under which float32 products leave fewer than two digits of the error
 Project = Callable[[NDArray[Any]], NDArray[Any]]
 
 
@@ -30,9 +32,7 @@ def project_rows(X: NDArray[Any], G: NDArray[Any], project: Project) -> NDArray[
     After row j is projected, the rows that follow take up its error: ``X[k] += U[j, k] / U[j, j] * (X[j] - Q[j])`` with
     ``U^T U = G^-1`` (GPTQ's error feedback with the roles of rows and columns exchanged; Frantar et al. 2022).
     """
-    L, _ = damped_cholesky(G)
-    inverse = cho_solve((L, True), np.eye(len(G)))
-    U = damped_cholesky((inverse + inverse.T) / 2)[0].T
+    U = inverse_triangular(upper_cholesky(G)[0])
     X = X.copy()
     Q = np.empty_like(X)
     for j in range(len(X)):
@@ -59,6 +59,9 @@ def sweep_rows(Q: NDArray[Any], G: NDArray[Any], H: NDArray[Any], project: Proje
     return Q
 
 
-def squared_error(norm2: float, G: NDArray[Any], H: NDArray[Any], Q: NDArray[Any]) -> float:
-    """``||W - A Q||^2`` from ``norm2 = ||W||^2`` and the products, without forming A Q (float64; clipped at 0)."""
-    return max(norm2 - 2.0 * float(np.vdot(H, Q)) + float(np.vdot(G @ Q, Q)), 0.0)
+def squared_error(
+    W: NDArray[Any], norm2: float, A: NDArray[Any], G: NDArray[Any], H: NDArray[Any], Q: NDArray[Any]
+) -> float:
+    """``||W - A Q||^2`` from ``norm2 = ||W||^2`` and the products; directly where these would cancel."""
+    error2 = norm2 - 2.0 * float(np.vdot(H, Q)) + float(np.vdot(G @ Q, Q))
+    return error2 if error2 > _CANCELS * norm2 else squared_distance(W, A @ Q)

@@ -16,6 +16,9 @@ LEAST_PIVOT = 1e-10
 FIRST = 1e-8
 """The first damping that is not 0, as a share of the mean diagonal."""
 
+MOST = 1e-2
+"""The most damping, as a share of the mean diagonal: what needs more is not a second moment."""
+
 
 def damped_cholesky(gram: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
     """L, d with L L^T = gram (n, n) + d I: the least d of 0, 1e-8, 1e-7, ... mean diagonals that gives a sound factor.
@@ -38,7 +41,7 @@ def damped_cholesky(gram: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
     Raises
     ------
     ArgumentError
-        If ``gram`` is not square, not finite, or has a negative diagonal entry.
+        If ``gram`` is not square, not finite, or not positive semidefinite.
     """
     G = np.array(gram, dtype=np.float64)
     if G.ndim != 2 or G.shape[0] != G.shape[1]:
@@ -56,6 +59,23 @@ def damped_cholesky(gram: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
         if L is not None:
             return L, damping
         damping = 10.0 * damping if damping else max(FIRST * mean, float(np.finfo(np.float64).tiny))
+        if damping > MOST * mean:
+            found = "a matrix with negative eigenvalues"
+            raise refuse("gram", found=found, allowed="a positive semidefinite matrix, such as X^T X of inputs X")
+
+
+def upper_cholesky(gram: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
+    """V, d with ``V V^T = gram + d I`` for an upper triangular V: the Cholesky factor of the reversed matrix.
+
+    ``U = V^-1`` then has ``U^T U = (gram + d I)^-1``, the factor that carries errors from a column to those after it.
+    """
+    L, damping = damped_cholesky(gram[::-1, ::-1])
+    return L[::-1, ::-1], damping
+
+
+def inverse_triangular(V: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``V^-1`` of an upper triangular V (n, n), C-contiguous."""
+    return np.ascontiguousarray(scipy.linalg.solve_triangular(V, np.eye(len(V)), lower=False))
 
 
 def _sound_cholesky(G: NDArray[np.float64]) -> NDArray[np.float64] | None:

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
 
 from ..kernels import feedback as kernel
-from .damping import damped_cholesky
+from .damping import inverse_triangular, upper_cholesky
 
 _BLOCK = 128  # columns whose later neighbours are updated with one matrix product
 
@@ -47,24 +46,19 @@ class Metric:
         taken. (Inputs of equal size, correlation .9: the natural order, error .0056 against .0074; sizes spread by
         ``e**N(0, 1)``: the descending one, .0060 against .0067.)
         """
+        alive = gram.copy()
+        dead = gram.diagonal() == 0  # inputs that never fire: any positive weight rounds them plainly
+        alive[dead, dead] = gram.diagonal().mean() or 1.0
         orders = np.arange(len(gram)), np.argsort(-gram.diagonal(), kind="stable")
-        return min((cls._ordered(gram, order) for order in orders), key=lambda m: float(np.sum(m.U.diagonal() ** -2.0)))
-
-    @classmethod
-    def _ordered(cls, gram: NDArray[Any], order: NDArray[Any]) -> Metric:
-        # With gram = V V^T for an upper triangular V (the Cholesky factor of the reversed matrix), U = V^-1.
-        reordered = gram[np.ix_(order, order)]
-        dead = reordered.diagonal() == 0  # inputs that never fire: any positive weight rounds them plainly
-        reordered[dead, dead] = gram.diagonal().mean() or 1.0
-        L, damping = damped_cholesky(reordered[::-1, ::-1])
-        V = L[::-1, ::-1]
-        return cls(np.ascontiguousarray(solve_triangular(V, np.eye(len(V)), lower=False)), order, damping)
+        factors = [(*upper_cholesky(alive[np.ix_(order, order)]), order) for order in orders]
+        V, damping, order = min(factors, key=lambda factor: float(np.sum(factor[0].diagonal() ** 2)))
+        return cls(inverse_triangular(V), order, damping)
 
     def saliency(self, W: NDArray[Any]) -> NDArray[Any]:
-        """``W[i, j]**2 / U[j, j]**2``: what removing an entry costs when the later columns make up for it (m, n)."""
+        """``|W[i, j]| / U[j, j]``: the root of what removing an entry costs when the later columns make up for it."""
         cost = np.empty(W.shape[1])
-        cost[self.order] = self.U.diagonal() ** -2.0
-        return np.asarray(W.astype(np.float64) ** 2 * cost)
+        cost[self.order] = 1.0 / self.U.diagonal()
+        return np.asarray(np.abs(W) * (cost / cost.max()))
 
 
 def round_columns(

@@ -88,5 +88,7 @@ def iterate(
             return Outcome(best[0], tuple(history), f"converged after {count} steps (tol={tol:g})")
     if best is None:
         raise ArgumentError("the solver met no finite objective; scale W toward 1 and check it for extreme values")
-    advice = f"stopped at max_iter={max_iter} while still improving; raise max_iter for a smaller error"
-    return Outcome(best[0], tuple(history), advice)
+    advice = (
+        "while still improving; raise max_iter for a smaller error" if since == 0 else f"gaining less than tol={tol:g}"
+    )
+    return Outcome(best[0], tuple(history), f"stopped at max_iter={max_iter} {advice}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ _MARGIN = 1.001  # over the largest eigenvalue, so that rounding cannot make a s
 
 
 @dataclass(frozen=True, eq=False)
-class Metric:
+class Weighting:
     """``||D||^2 = trace(left D right D^T)``: an optional Gram matrix on either side of the error D (m, n)."""
 
     left: Matrix | None = None
@@ -31,28 +32,35 @@ class Metric:
             D = self.left @ D
         return D if self.right is None else D @ self.right
 
-    def norm(self) -> float:
-        """The largest eigenvalue: 1 without a Gram matrix."""
-        return float(np.prod([_top(g) for g in (self.left, self.right) if g is not None]))
+    @cached_property
+    def right_norm(self) -> float:
+        """The largest eigenvalue of ``right``; 1 without it."""
+        return 1.0 if self.right is None else _top(self.right)
+
+    @cached_property
+    def transposed(self) -> Weighting:
+        """The weighting of the transposed error."""
+        return Weighting(self.right, self.left)
 
     def squared(self, D: Matrix) -> float:
         """``trace(left D right D^T)`` in float64."""
         return max(float(np.vdot(self.apply(D).astype(np.float64), D)), 0.0)
 
 
-def step_right(W: Matrix, C: Matrix, Z: Matrix, metric: Metric) -> Matrix:
+def step_right(W: Matrix, C: Matrix, Z: Matrix, metric: Weighting) -> Matrix:
     """``Z`` after one gradient step of length 1/L with C (m, r) fixed."""
-    length = _MARGIN * _top(C.T @ C) * metric.norm()
+    weighted = C if metric.left is None else metric.left @ C
+    G = C.T @ weighted
+    length = _MARGIN * _top(G) * metric.right_norm
     if length <= 0:
         return Z
-    if metric.left is None and metric.right is None:
-        return np.asarray(Z - ((C.T @ C) @ Z - C.T @ W) / length)
-    return np.asarray(Z - C.T @ metric.apply(C @ Z - W) / length)
+    gradient = G @ Z - weighted.T @ W
+    return np.asarray(Z - (gradient if metric.right is None else gradient @ metric.right) / length)
 
 
-def step_left(W: Matrix, C: Matrix, Z: Matrix, metric: Metric) -> Matrix:
+def step_left(W: Matrix, C: Matrix, Z: Matrix, metric: Weighting) -> Matrix:
     """``C`` after one gradient step of length 1/L with Z (r, n) fixed."""
-    return step_right(W.T, Z.T, C.T, Metric(metric.right, metric.left)).T
+    return step_right(W.T, Z.T, C.T, metric.transposed).T
 
 
 def sparse_phase(
@@ -61,7 +69,7 @@ def sparse_phase(
     Z: Matrix,
     count: int,
     steps: int,
-    metric: Metric,
+    metric: Weighting,
     largest: Callable[[Matrix, int], NDArray[np.bool_]],
 ) -> tuple[Matrix, Matrix]:
     """Real factors with ``count`` nonzeros in Z: projected gradient while the number of nonzeros falls to it.
