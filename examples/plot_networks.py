@@ -13,7 +13,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-root = Path(__file__).resolve().parents[1]
+root = Path.cwd().parent if Path.cwd().name == "examples" else Path.cwd()  # the gallery runs in its own folder
 rows = json.loads((root / "benchmarks" / "results" / "networks.json").read_text(encoding="utf-8"))["rows"]
 
 # %%

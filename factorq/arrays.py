@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ArgumentError, refuse, refuse_type
+from .errors import refuse, refuse_type
 
 Array = Any
 """An array of any array-API namespace; NumPy arrays are spelled ``NDArray`` where only they are meant."""
@@ -173,5 +173,5 @@ def generator(rng: np.random.Generator | np.random.SeedSequence | int | None) ->
         raise refuse_type("rng", found=type(rng).__name__, allowed="None, an integer seed or a numpy.random.Generator")
     try:
         return np.random.default_rng(0 if rng is None else rng)
-    except ValueError as error:
-        raise ArgumentError(f"rng: {error}") from None
+    except ValueError:
+        raise refuse("rng", found=repr(rng), allowed="a seed of at least 0, or a numpy.random.Generator") from None

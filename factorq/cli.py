@@ -138,7 +138,7 @@ def main() -> None:
 @click.option("--bits-per-weight", type=float, help="Target for the stored size of each tensor.")
 @click.option("--group", type=int, help="Entries that share a scale.")
 @click.option(
-    "--exclude", metavar="PATTERN", multiple=True, help="Names that stay as they are (*, ?, [...]); repeatable."
+    "--exclude", metavar="PATTERN", multiple=True, help="Names that stay as they are, a shell pattern; repeatable."
 )
 @click.option("--jobs", type=int, default=1, show_default=True, help="Processes; the output does not depend on it.")
 @click.option("--scheduler", metavar="ADDRESS", help="Run on the Dask cluster at this address.")

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from .arrays import FLOATS, Array, Home, check_weight, dtype_name, generator, is_array
 from .constraints import check_bits, check_sparsity
-from .errors import ArgumentError, FactorqError, refuse, refuse_type
+from .errors import ArgumentError, refuse, refuse_type
 from .factorization import Factorization
 from .measure import bits_per_weight as per_weight
 from .methods import SVD, Method, QuantizedSparse, Scalar
 from .methods.base import check_factor_bits, check_rank, run
-from .named import find, known
+from .named import find, known, settings
 from .solvers.loop import Callback
 
 Bits = int | tuple[int, ...] | None
@@ -194,7 +194,11 @@ def explain(
         chosen, reason = _by_keywords(shape, given, bits_per_weight is not None)
     chosen.check(shape)
     if bits_per_weight is not None:
-        reason += f", aimed at {bits_per_weight:g} stored bits per weight"
+        reason += f", aimed at {bits_per_weight:g} stored bits per weight (the first of the candidates that are solved)"
+        full = 8 * FLOATS[dtype].itemsize
+        if bits_per_weight >= full:
+            remedy = "keep the array as it is"
+            raise refuse("bits_per_weight", found=bits_per_weight, allowed=f"below W's own {full}", remedy=remedy)
         sized = next(iter(chosen.resized(shape, dtype, float(bits_per_weight), free)), chosen)
         return Plan(sized, reason, shape, dtype, chosen, free)
     return Plan(chosen, reason, shape, dtype)
@@ -207,9 +211,13 @@ def _by_keywords(shape: tuple[int, ...], given: dict[str, Any], sized: bool) -> 
         case ("rank",) | ("rank", "bits") if matrix:
             return SVD(**given), "rank of a matrix: the SVD is the best approximation of its rank"
         case ("rank",) | ("rank", "bits"):
-            raise _missing("cp", f"rank of an array of {len(shape)} axes", "method='svd' (unfolded) or add sparsity=")
+            raise _missing(
+                "cp",
+                f"rank of an array of {len(shape)} axes",
+                "use the method svd (of the unfolded array), or give a sparsity too",
+            )
         case ("rank", "sparsity") if matrix:
-            raise _missing("sparse_pca", "rank and sparsity of a matrix", "add bits= for QuantizedSparse")
+            raise _missing("sparse_pca", "rank and sparsity of a matrix", "give bits too, for QuantizedSparse")
         case ("rank", "sparsity"):
             return QuantizedSparse(
                 bits=None, **given
@@ -236,20 +244,21 @@ def _by_id(method: object, given: dict[str, Any], sized: bool) -> Method:
     if method in _PLANNED and method not in known("methods"):
         raise _missing(method, f"id {method!r}", "see factorq.explain for what the arguments choose")
     cls: Any = find("methods", method)
-    try:
-        built: Method = cls(**{**(cls.drafts if sized else {}), **given})
-    except FactorqError:
-        raise
-    except TypeError as error:
-        found = ", ".join(given) or "no settings"
-        allowed = f"the settings of {cls.__name__}"
-        raise refuse_type(f"method {method!r}", found=found, allowed=allowed, remedy=str(error)) from None
+    values = {**(cls.drafts if sized else {}), **given}
+    fields = {field.name: field.default for field in settings(cls)}
+    unknown = [name for name in values if name not in fields]
+    missing = [name for name, default in fields.items() if default is MISSING and name not in values]
+    if unknown or missing:
+        found = f"{' and '.join(unknown)}, which it does not have" if unknown else f"no {' and '.join(missing)}"
+        allowed = f"settings among {', '.join(fields)}"
+        raise refuse_type(f"method {method!r}", found=found, allowed=allowed)
+    built: Method = cls(**values)
     return built
 
 
 def _missing(id: str, asked: str, remedy: str) -> ArgumentError:
     found = f"{asked}, which asks for {_PLANNED[id]}, not in this version"
-    return refuse("method", found=found, allowed=", ".join(known("methods")), remedy=f"use {remedy}")
+    return refuse("method", found=found, allowed=", ".join(known("methods")), remedy=remedy)
 
 
 def _at_size(plan: Plan, W: Array, target: float, rng: np.random.Generator, options: dict[str, Any]) -> Factorization:
@@ -276,7 +285,7 @@ def _at_size(plan: Plan, W: Array, target: float, rng: np.random.Generator, opti
         least = min((F.bits_per_weight for F in found), default=None)
         asked = f"{target:g} for a {'x'.join(map(str, plan.shape))} array by {plan.method.id}"
         allowed = "a size that its settings can reach" + (f", from {least:.4g} bits per weight" if least else "")
-        raise refuse("bits_per_weight", found=asked, allowed=allowed, remedy="or method='scalar' or 'svd'")
+        raise refuse("bits_per_weight", found=asked, allowed=allowed)
     best = max(under, key=lambda F: F.bits_per_weight)
     note = f"the nearest size under {target:g} that {plan.method.id} can store here is {best.bits_per_weight:.4g}"
     return replace(best, status=f"{best.status}; {note}")

@@ -314,7 +314,8 @@ def load(path: str | os.PathLike[str]) -> dict[str, Factorization | NDArray[Any]
     Raises
     ------
     ArtifactError
-        If the file is missing, truncated, corrupted, or was written by a newer version.
+        If the file is truncated, corrupted, or was written by a newer version; :class:`FileAccessError`, a kind of
+        it, if it is missing or cannot be read.
     """
     with Reader(path) as reader:
         return {name: read_tensor(reader, name, entries) for name, entries in contents(reader).items()}

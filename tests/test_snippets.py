@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/tutorial.md", "docs/howto/choose-a-method.md")
+PAGES = (
+    "README.md",
+    "docs/index.md",
+    "docs/tutorial.md",
+    "docs/howto/choose-a-method.md",
+    "docs/howto/write-a-method-or-codec.md",
+)
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 
@@ -26,7 +32,7 @@ def test_snippets(
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for code, shown in blocks:
-        exec(compile(code, page, "exec"), names)
+        exec(compile(code, page, "exec", dont_inherit=True), names)
         printed = capsys.readouterr().out
         if shown:
             # Last digits depend on the machine's BLAS; words do not.

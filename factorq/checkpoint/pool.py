@@ -23,7 +23,7 @@ from ..errors import ArgumentError, ArtifactError, refuse
 from ..measure import norm
 from ..methods.base import Method
 from ..named import settings
-from .workers import deaf, quiet
+from .workers import deaf, quiet, threads_suffice
 
 _AHEAD = 2  # tensors given to each worker ahead of time: one that runs, one that waits
 
@@ -84,8 +84,9 @@ class Outcome:
 
 def work(path: str, stamp: tuple[int, int], name: str, recipe: Recipe) -> Outcome:
     """Read the tensor ``name`` of the file ``path`` and factor it, on one thread."""
-    # One BLAS thread everywhere, not only in pools: the last bits of a product depend on the number of threads.
-    with threadpool_limits(1):
+    # One BLAS thread everywhere, not only in pools: the last bits of a product depend on the number of threads. The
+    # limit is the process's, so that threads of a pool have it from where they were started.
+    with threadpool_limits(1) if threading.current_thread() is threading.main_thread() else nullcontext():
         start = time.perf_counter()
         W = _reader(path, stamp).read(name)
         _check(W, path, name)
@@ -106,28 +107,23 @@ def _check(W: NDArray[Any], path: str, name: str) -> None:
         raise ArtifactError(error.message) from None
 
 
-class _Kept(threading.local):
-    """The file that this thread read last: parsing its header for each of 10,000 tensors would outlast the tensors."""
-
-    key: tuple[str, tuple[int, int]] | None = None
-    reader: Reader | None = None
-
-
-_kept = _Kept()
+_kept: dict[tuple[str, tuple[int, int]], Reader] = {}
+_keeping = threading.Lock()
 
 
 def _reader(path: str, stamp: tuple[int, int]) -> Reader:
-    if _kept.reader is None or _kept.key != (path, stamp):
-        forget_reader()
-        _kept.reader, _kept.key = Reader(path), (path, stamp)
-    return _kept.reader
+    """The open file ``path``: parsing its header for each of 10,000 tensors would outlast the tensors."""
+    with _keeping:
+        if (path, stamp) not in _kept:
+            _kept[path, stamp] = Reader(path)
+        return _kept[path, stamp]
 
 
-def forget_reader() -> None:
-    """Close the file that :func:`work` left open in this thread."""
-    if _kept.reader is not None:
-        _kept.reader.close()
-    _kept.reader = None
+def forget_readers() -> None:
+    """Close the files that :func:`work` left open in this process."""
+    with _keeping:
+        while _kept:
+            _kept.popitem()[1].close()
 
 
 def stamp(path: str) -> tuple[int, int]:
@@ -150,12 +146,14 @@ def _parallel(
 ) -> Generator[Outcome, None, None]:
     from joblib import Parallel, delayed
 
-    with _backend(jobs, scheduler) as workers:
+    threads = scheduler is None and threads_suffice(recipe.method, recipe.rank)
+    with _backend(jobs, scheduler) as workers, threadpool_limits(1) if threads else nullcontext():
         # batch_size: tensors differ too much in size for joblib's guesses from the first few.
         parallel = Parallel(
-            n_jobs=workers, return_as="generator", pre_dispatch=_AHEAD * workers, batch_size=1, max_nbytes=None
-        )
-        with deaf():
+            n_jobs=workers, return_as="generator", pre_dispatch=_AHEAD * workers, batch_size=1, max_nbytes=None,
+            backend="threading" if threads else None,
+        )  # fmt: skip
+        with nullcontext() if threads else deaf():
             results = parallel(delayed(work)(*task, recipe) for task in tasks)
         try:
             for outcome in results:  # noqa: UP028 - `yield from` would close joblib's generator, warnings and all
@@ -184,6 +182,8 @@ class _Cluster(AbstractContextManager[int]):
             ) from None
         from joblib import parallel_config
 
+        if ":" not in address:  # Dask would try for long, and then print a traceback
+            raise refuse("scheduler", found=repr(address), allowed="an address such as tcp://host:8786")
         try:
             self._client: Any = Client(address, timeout=10, set_as_default=False)
         except (OSError, ValueError, TypeError, ImportError) as error:

@@ -16,7 +16,7 @@ from ..artifact import DTYPES, Entry, PathLike
 from ..errors import ArgumentError, refuse, refuse_type, within
 from .report import Report, Row, describe
 from .shards import Sink, Source, Tensor
-from .workers import started
+from .workers import started, threads_suffice
 
 if TYPE_CHECKING:
     from ..methods.base import Method
@@ -87,7 +87,8 @@ def compress(
     """
     began = time.perf_counter()
     _check(exclude, jobs)
-    with started(jobs if scheduler is None else 1) as loaded:
+    processes = scheduler is None and not threads_suffice(method, rank)
+    with started(jobs if processes else 1) as loaded:
         recipe = _recipe(rank, bits, sparsity, method, bits_per_weight, group, rng)
         with Source(source) as origin, Sink(target, origin) as sink:
             rows, size = _run(origin, sink, recipe, exclude, jobs, scheduler, callback, loaded)
@@ -204,7 +205,7 @@ def _outcomes(
     source: Source, notes: Mapping[str, str], recipe: Recipe, jobs: int, scheduler: str | None
 ) -> Generator[tuple[Tensor, Outcome | None], None, None]:
     """Every tensor in order, with what a worker made of it, or None for those that stay as they are."""
-    from .pool import forget_reader, in_order, stamp
+    from .pool import forget_readers, in_order, stamp
 
     chosen = [tensor for name, tensor in source.tensors.items() if not notes[name]]
     paths = {reader.path: os.path.abspath(reader.path) for reader in source.readers}
@@ -216,7 +217,7 @@ def _outcomes(
             yield tensor, None if notes[name] else next(results)
     finally:
         results.close()
-        forget_reader()
+        forget_readers()
 
 
 def _write(

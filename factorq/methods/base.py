@@ -125,6 +125,10 @@ class Stacked(Method):
         rest = problem.W
         for method, rng in zip(self.methods, problem.rng.spawn(len(self.methods)), strict=True):
             solution = method.solve(replace(problem, W=rest, rng=rng))
+            if solution.form.shape != rest.shape:
+                raise refuse(
+                    "method", found=f"a form of shape {solution.form.shape} from {method.id}", allowed=f"{rest.shape}"
+                )
             share = relative_error(problem.W, problem.W - rest)  # of the rest, so that the history is one of W's error
             rest = rest - solution.form.dense()
             terms.append(solution.form)
@@ -167,6 +171,11 @@ def run(
     work = host.astype("float64" if home.dtype == "float64" else "float32", copy=False)
     moment = None if gram is None else check_gram(gram, math.prod(host.shape[1:]))
     solution = method.solve(Problem(work, home.dtype, moment, generator(rng), callback))
+    if solution.form.shape != host.shape:
+        found = f"a form of shape {solution.form.shape} from {method.id} for W of shape {host.shape}"
+        raise refuse(
+            "method", found=found, allowed="a form that stands for W", remedy="wrap it in factorq.forms.Folded"
+        )
     stored = narrowed(solution.form.dense(), FLOATS[home.dtype])
     error = relative_error(host, stored)
     if not math.isfinite(error):

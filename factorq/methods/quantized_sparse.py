@@ -80,6 +80,12 @@ class QuantizedSparse(Method):
         if self.solver != "pgd":
             raise refuse("solver", found=repr(self.solver), allowed="'pgd'")
 
+    def check(self, shape: tuple[int, ...]) -> None:
+        n = self.fold(shape).matrix_shape[1]
+        if self.rank > n:
+            found = f"{self.rank} for an array folded to {n} columns"
+            raise refuse("rank", found=found, allowed=f"1 to {n}: more atoms than columns cannot pay")
+
     @staticmethod
     def fold(shape: tuple[int, ...]) -> Fold:
         """How an array of ``shape`` is read as a matrix with few rows and many columns."""

@@ -137,5 +137,5 @@ def _advice(steps: int, width: int, excess: float, tol: float | None, dtype: np.
         return text + "exact to the precision of the dtype"
     text += f"estimated excess error {100 * excess:.2g} %"
     if tol is None:
-        return text + "; pass tol= for more"
+        return text + "; a smaller one is to be had (accuracy= of SVD)"
     return text if excess <= tol else text + f", above tol={tol:g}; raise max_blocks"
