@@ -23,6 +23,7 @@ from ..solvers.projected_gradient import Weighting, sparse_phase, start_factors,
 from ..solvers.svd import truncated_svd
 from .base import Method, Problem, Solution, check_factor_bits, check_rank, check_steps, factor_bits
 
+_ATOMS_PER_COLUMN, _LEAST_MOST = 4, 64  # a rank above is a slip, and would run for hours
 _WIDTHS = ((4, 2), (5, 3), (6, 4), (8, 6))  # bits of C and Z that a target size may choose
 Pair = tuple[NDArray[Any], NDArray[Any]]
 
@@ -81,10 +82,10 @@ class QuantizedSparse(Method):
             raise refuse("solver", found=repr(self.solver), allowed="'pgd'")
 
     def check(self, shape: tuple[int, ...]) -> None:
-        n = self.fold(shape).matrix_shape[1]
-        if self.rank > n:
-            found = f"{self.rank} for an array folded to {n} columns"
-            raise refuse("rank", found=found, allowed=f"1 to {n}: more atoms than columns cannot pay")
+        most = max(_LEAST_MOST, _ATOMS_PER_COLUMN * self.fold(shape).matrix_shape[1])
+        if self.rank > most:
+            found = f"{self.rank} for an array of shape {shape}"
+            raise refuse("rank", found=found, allowed=f"1 to {most}: more atoms cannot pay")
 
     @staticmethod
     def fold(shape: tuple[int, ...]) -> Fold:
