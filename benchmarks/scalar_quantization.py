@@ -195,7 +195,7 @@ def ours(W: Floats, bits: int) -> list[Contestant]:
     for kind, settings in kinds.items():
         method = fq.Scalar(bits, group=GROUP, **settings)
         front = partial(fq.decompose, W, method=method)
-        codec = partial(method.constraint("float32").encode, W)
+        codec = partial(method.constraint("float32", W.size).encode, W)
         rows.append(Contestant(f"factorq {kind}", W, GROUP, front, lambda F: F.to_dense(), lambda F: F.nbytes))
         rows.append(Contestant(f"factorq {kind}, codec", W, GROUP, codec, lambda e: e.decode(), lambda e: e.nbytes))
     return rows

@@ -62,7 +62,8 @@ class Mask(Encoded):
         if self.parameter is None:
             self.expect("positions", "uint8", (packed_size(self.size, 1),))
         else:
-            self.require(isinstance(self.parameter, int), f"parameter {self.parameter!r} is no integer")
+            sound = type(self.parameter) is int and 2 <= self.parameter < 1 << 50
+            self.require(sound, f"parameter {self.parameter!r} is no integer of at least 2")
             self.expect("positions", "uint8", None)
 
     def mask(self) -> NDArray[np.bool_]:
