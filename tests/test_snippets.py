@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from factorq import named
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     "README.md",
@@ -30,6 +32,7 @@ def test_snippets(
     blocks = BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
     assert blocks
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(named, "_CLASSES", dict(named._CLASSES))  # a page's own methods are not to outlive it
     names: dict[str, object] = {}
     for code, shown in blocks:
         exec(compile(code, page, "exec", dont_inherit=True), names)
