@@ -32,6 +32,8 @@ def test_snippets(
     blocks = BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
     assert blocks
     monkeypatch.chdir(tmp_path)
+    for kind in ("codecs", "constraints", "methods"):
+        named.known(kind)  # all of ours are there, and stay
     monkeypatch.setattr(named, "_CLASSES", dict(named._CLASSES))  # a page's own methods are not to outlive it
     names: dict[str, object] = {}
     for code, shown in blocks:
