@@ -103,19 +103,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         source, target = str(Path(folder, "in.safetensors")), str(Path(folder, "out.safetensors"))
         weights = make(Path(source), options.size_mib)
+        compress = [*command, "compress", source, "-o", target, "--bits", "4"]
+        grid = [*compress, "--method", "scalar"]
         jobs = {
-            "factorq compress --bits 4 --jobs 1": [*command, "compress", source, "-o", target, "--bits", "4"],
-            "factorq compress --bits 4 --jobs 2": [
-                *command,
-                "compress",
-                source,
-                "-o",
-                target,
-                "--bits",
-                "4",
-                "--jobs",
-                "2",
-            ],
+            "factorq compress --bits 4": compress,
+            "factorq compress --bits 4 --method scalar": grid,
+            "factorq compress --bits 4 --method scalar --jobs 2": [*grid, "--jobs", "2"],
             "safetensors load and save (peer)": [python, "-c", COPY, source, target],
             "NumPy round to nearest, 4 bits (peer)": [python, "-c", PLAIN, source, target],
         }
@@ -126,7 +119,7 @@ def main() -> None:
                 "what": name, **taken, "million_weights_per_second": weights / taken["cpu_s"] / 1e6,
                 "input_mib": Path(source).stat().st_size / 2**20, "output_mib": size / 2**20,
             })  # fmt: skip
-        spent(jobs["factorq compress --bits 4 --jobs 1"], env)
+        spent(compress, env)
         starts = {
             "factorq info": [*command, "info", target],
             "import factorq": [python, "-c", "import factorq"],

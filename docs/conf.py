@@ -44,4 +44,4 @@ sphinx_gallery_conf = {
 html_theme = "furo"
 html_title = f"{project} {release}"
 html_static_path = ["_static"]
-exclude_patterns = ["_build", "auto_examples/*.ipynb", "auto_examples/*.py", "auto_examples/*.md5"]
+exclude_patterns = ["_build", "auto_examples/*.ipynb", "auto_examples/*.py", "auto_examples/*.md5", "generated/parts"]

@@ -1,8 +1,8 @@
 """Turn benchmarks/results/*.json into Markdown, so that no measured figure is typed by hand.
 
 Each file holds ``{"subject": str, "machine": {...}, "rows": [{column: value}, ...]}``. Written are one page per subject
-and ``index.md`` in docs/generated/, and the blocks of README.md between ``<!-- results: SUBJECT [column, ...] -->`` and
-``<!-- end of results -->``.
+and ``index.md`` in docs/generated/, pieces of other pages (``parts.py``) in docs/generated/parts/, and the blocks of
+README.md between ``<!-- results: SUBJECT [column, ...] where COLUMN=NUMBER -->`` and ``<!-- end of results -->``.
 """
 
 from __future__ import annotations
@@ -13,11 +13,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import parts
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 GENERATED = ROOT / "docs" / "generated"
 README = ROOT / "README.md"
-BLOCK = re.compile(r"(<!-- results: (\S+)(?: \[(.*?)\])? -->\n).*?(<!-- end of results -->)", re.DOTALL)
+BLOCK = re.compile(
+    r"(<!-- results: (\S+)(?: \[(.*?)\])?(?: where (\w+)=(\S+))? -->\n).*?(<!-- end of results -->)", re.DOTALL
+)
+FORMS = {"rate_distortion_gaps": ".2f", "rate_distortion_saved": ".2f"}  # of floats; elsewhere four digits
 
 Report = Mapping[str, Any]
 
@@ -32,6 +37,7 @@ def main() -> None:
     for name, report in reports.items():
         (GENERATED / f"{name}.md").write_text(page(report), encoding="utf-8")
     (GENERATED / "index.md").write_text(index(list(reports)), encoding="utf-8")
+    parts.write(reports, GENERATED / "parts", lambda name, rows: table(rows, form=FORMS.get(name, "")))
     if README.exists():
         text = README.read_text(encoding="utf-8")
         filled = fill(text, reports)
@@ -50,22 +56,23 @@ def index(names: Sequence[str]) -> str:
 def page(report: Report) -> str:
     """One subject: its table and the machine that ran it."""
     title = str(report["subject"]).replace("_", " ")
-    return f"# {title[:1].upper()}{title[1:]}\n\n{table(report['rows'])}\nMachine: {machine(report['machine'])}.\n"
+    rows = table(report["rows"], form=FORMS.get(report["subject"], ""))
+    return f"# {title[:1].upper()}{title[1:]}\n\n{rows}\nMachine: {machine(report['machine'])}.\n"
 
 
-def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = (), form: str = "") -> str:
     """``rows`` as a Markdown table of ``columns`` (if none is named, all in order of appearance)."""
     names = list(columns) or list(dict.fromkeys(name for row in rows for name in row))
     numeric = [all(isinstance(row.get(name), int | float | None) for row in rows) for name in names]
     lines = [
         "| " + " | ".join(name.replace("_", " ") for name in names) + " |",
         "|" + "|".join("---:" if right else "---" for right in numeric) + "|",
-        *("| " + " | ".join(cell(row.get(name)) for name in names) + " |" for row in rows),
+        *("| " + " | ".join(cell(row.get(name), form) for name in names) + " |" for row in rows),
     ]
     return "\n".join(lines) + "\n"
 
 
-def cell(value: object) -> str:
+def cell(value: object, form: str = "") -> str:
     """``value`` for people: four significant digits, thousands apart, a dash where there is none."""
     if value is None:
         return "-"
@@ -73,6 +80,8 @@ def cell(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, float) and form:
+        return f"{value:{form}}"
     if isinstance(value, float):
         return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
     if isinstance(value, list | tuple):
@@ -94,14 +103,16 @@ def _flat(value: object) -> str:
 
 
 def fill(text: str, reports: Mapping[str, Report]) -> str:
-    """``text`` with every block of results replaced by the table of its subject; an unknown subject is an error."""
+    """``text`` with every block of results replaced by the table of its subject; one without results stays as it is."""
 
     def block(match: re.Match[str]) -> str:
-        opening, subject, columns, closing = match.groups()
+        opening, subject, columns, column, value, closing = match.groups()
         if subject not in reports:
-            raise SystemExit(f"README.md asks for the results of {subject!r}; there are {', '.join(reports) or 'none'}")
+            print(f"README.md: no results of {subject!r}, its table stays as it is")
+            return match.group()
         names = [name.strip() for name in columns.split(",")] if columns else []
-        return f"{opening}\n{table(reports[subject]['rows'], names)}\n{closing}"
+        rows = [row for row in reports[subject]["rows"] if not column or row.get(column) == float(value)]
+        return f"{opening}\n{table(rows, names, FORMS.get(subject, ''))}\n{closing}"
 
     return BLOCK.sub(block, text)
 

@@ -37,13 +37,13 @@ def output_error(F):
 # %%
 # With and without
 # ----------------
-# The same settings, the same stored bits; ``gram`` only changes which errors are made. Quantization then rounds
-# column by column, and the columns that are still to come take up the error of the last one.
+# The same settings, the same size; ``gram`` only changes which errors are made. Quantization then goes column by
+# column, and the columns that are still to come take up the error of the last one.
 
 settings = {
-    "grid, 2 bits": {"bits": 2},
-    "grid, 3 bits": {"bits": 3},
-    "grid, 4 bits": {"bits": 4},
+    "trellis, 2 bits": {"bits": 2},
+    "trellis, 3 bits": {"bits": 3},
+    "grid, 3 bits": {"method": "scalar", "bits": 3},
     "50% pruned": {"sparsity": 0.5},
     "rank 24": {"rank": 24},
     "rank 24, 6 bits": {"rank": 24, "bits": 6},

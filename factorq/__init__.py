@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from .decompose import Plan, decompose, explain
     from .errors import ArgumentError, ArgumentTypeError, ArtifactError, FactorqError, FileAccessError
     from .factorization import Factorization, load, save
-    from .methods import SVD, Method, QuantizedSparse, Scalar
+    from .methods import SVD, Method, QuantizedSparse, Rotated, Scalar, VectorQuantization
     from .solvers.loop import Progress
 
 _HOME = {
     "decompose": ("decompose", "explain", "Plan"),
     "errors": ("ArgumentError", "ArgumentTypeError", "ArtifactError", "FactorqError", "FileAccessError"),
     "factorization": ("Factorization", "load", "save"),
-    "methods": ("Method", "QuantizedSparse", "SVD", "Scalar"),
+    "methods": ("Method", "QuantizedSparse", "Rotated", "SVD", "Scalar", "Trellis", "VectorQuantization"),
     "solvers.loop": ("Progress",),
 }
 _ROOMS = {name: room for room, names in _HOME.items() for name in names}
@@ -38,7 +38,10 @@ __all__ = [
     "Plan",
     "Progress",
     "QuantizedSparse",
+    "Rotated",
     "Scalar",
+    "Trellis",
+    "VectorQuantization",
     "__version__",
     "decompose",
     "explain",

@@ -71,16 +71,31 @@ def _fail(message: str, status: int) -> int:
 
 
 class _Bits(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4
-    """An integer, or integers with commas between them: one for each factor."""
+    """A number, or numbers with commas between them: one for each factor."""
 
     name = "bits"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
-            numbers = tuple(int(part) for part in str(value).split(","))
+            numbers = tuple(int(part) if part.strip().isdigit() else float(part) for part in str(value).split(","))
         except ValueError:
-            self.fail(f"found {value}, allowed is an integer from 1 to 16, or one per factor such as 4,6", param, ctx)
+            self.fail(f"found {value}, allowed is a number such as 4 or 2.5, or one per factor: 4,6", param, ctx)
         return numbers if len(numbers) > 1 else numbers[0]
+
+
+class _Weight(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A pattern of names and a number."""
+
+    name = "weight"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        pattern, _, weight = str(value).rpartition("=")
+        try:
+            if not pattern:
+                raise ValueError
+            return pattern, float(weight)
+        except ValueError:
+            self.fail(f"found {value}, allowed is a name or pattern with a number, such as 'layer1*=4'", param, ctx)
 
 
 def _version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -131,12 +146,23 @@ def main() -> None:
 @main.command()
 @_source
 @_target
-@click.option("--method", metavar="METHOD", help="An id, or settings and sums: 'svd(rank=16) + scalar(bits=3)'.")
+@click.option(
+    "--method", metavar="METHOD", help="An id, or settings and sums: 'svd(rank=16, bits=8) + trellis(bits=3)'."
+)
 @click.option("--rank", type=int, help="Inner dimension of the factors, at least 1.")
-@click.option("--bits", type=_Bits(), help="Bits per stored value, 1 to 16, or one number per factor: 4,6.")
+@click.option(
+    "--bits", type=_Bits(), help="Stored bits per weight: 2.5. With a rank or sparsity, bits per value: 4, or 4,6."
+)
 @click.option("--sparsity", type=float, help="Share of zeros in the sparse factor, 0 <= share < 1.")
-@click.option("--bits-per-weight", type=float, help="Target for the stored size of each tensor.")
-@click.option("--group", type=int, help="Entries that share a scale.")
+@click.option("--bits-per-weight", type=float,
+    help="Target for the stored size of all factored tensors together; with another method than the trellis, of each.",
+)  # fmt: skip
+@click.option(
+    "--sensitivity", metavar="PATTERN=WEIGHT", type=_Weight(), multiple=True,
+    help="How much errors of these tensors count against others', with --bits-per-weight; repeatable.",
+)  # fmt: skip
+@click.option("--group", type=int, help="Entries that share a scale; with --bits, those of a grid.")
+@click.option("--store", type=click.Choice(["packed", "entropy"]), help="How codes are written, without loss.")
 @click.option(
     "--exclude", metavar="PATTERN", multiple=True, help="Names that stay as they are, a shell pattern; repeatable."
 )
@@ -155,6 +181,7 @@ def compress(source: Path, target: Path, seed: int, as_json: bool, **options: An
 
     if all(options[name] is None for name in ("method", "rank", "bits", "sparsity", "bits_per_weight")):
         raise click.UsageError("say how to compress, for example --bits 4, --rank 64 --bits 6 or --bits-per-weight 3.2")
+    options["sensitivity"] = dict(options["sensitivity"])
     with _progress(as_json, _line) as tell:
         report = compress(source, target, rng=seed, callback=tell, **options)
     _show(report, as_json, listed=not _terminal())
@@ -327,6 +354,8 @@ def _total(report: Report) -> str:
         parts.append(f"{report.file_nbytes:,} bytes")
     if report.bits_per_weight is not None:
         parts.append(f"{report.bits_per_weight:.3f} bits per weight")
+        if report.factored_bits_per_weight is not None and factored < len(report.rows):
+            parts[-1] += f" ({report.factored_bits_per_weight:.3f} in the factored ones)"
     if report.relative_error is not None:
         parts.append(f"relative error {report.relative_error:.4g}")
     if report.seconds is not None:

@@ -15,18 +15,19 @@ from .constraints import check_bits, check_sparsity
 from .errors import ArgumentError, refuse, refuse_type
 from .factorization import Factorization
 from .measure import bits_per_weight as per_weight
-from .methods import SVD, Method, QuantizedSparse, Scalar
-from .methods.base import check_factor_bits, check_rank, run
+from .methods import SVD, Method, QuantizedSparse, Scalar, Trellis
+from .methods.base import check_factor_bits, check_rank, check_store, run
 from .named import find, known, settings
 from .solvers.loop import Callback
 
-Bits = int | tuple[int, ...] | None
+Bits = float | tuple[int, ...] | None
 _WINDOW = 0.98  # a target size is met between this share of it and all of it
 _NEAR = 0.85  # share of the target that a cheap run of a candidate should store to stay in the race
+_CODED = (1.0, 1.04, 1.08, 1.12)  # packed sizes, in targets, that entropy coding may bring under the target
 _FINALISTS = 2  # candidates that are solved in full
 _CORRECTIONS = 4  # times that a size which depends on the values is aimed at again
 _EXAMPLES = "decompose(W, bits=4), decompose(W, rank=64, bits=4) or decompose(W, rank=64, bits=4, sparsity=0.5)"
-_PLANNED = {"cp": "CP", "sparse_pca": "SparsePCA", "trellis": "Trellis", "vector_quantization": "VectorQuantization"}
+_PLANNED = {"cp": "CP", "sparse_pca": "SparsePCA"}
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,9 @@ def decompose(
         The weights, of any array library; never changed.
     rank : int, optional
         Inner dimension of the factors, at least 1.
-    bits : int or tuple of int, optional
-        Bits per stored value, 1 to 16, or one number per factor; None keeps W's precision.
+    bits : float, int or tuple of int, optional
+        Alone, the stored bits per weight, any number from 0.3 to 16. With a rank or a sparsity, or for another method
+        than the trellis, bits per stored value, 1 to 16, or one number per factor; None keeps W's precision.
     sparsity : float, optional
         Share of zeros in the sparse factor, 0 <= sparsity < 1.
     method : Method or str, optional
@@ -100,8 +102,9 @@ def decompose(
         method object, its rank and sparsity are. Not together with ``bits``.
     gram : array (n, n), optional
         Second moment of the layer's inputs, n = prod(shape[1:]); the error is then ``trace((W-F) gram (W-F)^T)``.
-    store : "packed", optional
-        How codes are written.
+    store : "packed" or "entropy", optional
+        How codes are written, without changing what they stand for: side by side (the default), or entropy-coded
+        wherever that takes fewer bytes.
     rng : Generator or int, optional
         Randomness of the solvers; None means seed 0, so that equal calls give equal bytes.
     callback : callable, optional
@@ -122,12 +125,12 @@ def decompose(
     >>> import numpy as np, factorq as fq
     >>> W = np.random.default_rng(0).standard_normal((64, 256)).astype("float32")
     >>> F = fq.decompose(W, bits=4)
-    >>> F.bits_per_weight, round(F.relative_error, 3)
-    (4.125, 0.096)
+    >>> round(F.bits_per_weight, 2), round(F.relative_error, 3)
+    (4.0, 0.067)
     >>> np.allclose(F @ np.ones(256, "float32"), F.to_dense() @ np.ones(256, "float32"), atol=1e-4)
     True
     """
-    plan = explain(W, rank, bits, sparsity, method=method, bits_per_weight=bits_per_weight)
+    plan = _plan(W, rank, bits, sparsity, method, bits_per_weight, store)
     options: dict[str, Any] = {"gram": gram, "store": store, "callback": callback}
     if bits_per_weight is None:
         return run(plan.method, W, rng=rng, **options)
@@ -172,14 +175,32 @@ def explain(
     --------
     >>> import factorq as fq
     >>> print(fq.explain((64, 256), bits=4).method)
-    Scalar(bits=4)
+    Trellis(bits=4)
     """
+    plan = _plan(W, rank, bits, sparsity, method, bits_per_weight, store)
+    if isinstance(W, tuple):
+        return plan
+    host = check_weight(W)
+    remark = plan.method.remarks(host.astype("float64" if host.dtype == np.float64 else "float32", copy=False))
+    return replace(plan, reason=f"{plan.reason}; {remark}") if remark else plan
+
+
+def _plan(
+    W: Array,
+    rank: int | None,
+    bits: Bits,
+    sparsity: float | None,
+    method: Method | str | None,
+    bits_per_weight: float | None,
+    store: str | None,
+) -> Plan:
     shape, dtype = _shape_of(W)
     keywords: dict[str, Any] = {"rank": rank, "bits": bits, "sparsity": sparsity}
     given = {name: value for name, value in keywords.items() if value is not None}
     free = frozenset(keywords) - frozenset(given)
-    _check_keywords(given)
+    _check_keywords(given, method)
     _check_target(bits_per_weight, given)
+    check_store(store)
     if isinstance(method, Method):
         if given:
             remedy = f"set them on the method, for example {type(method).__name__}(...)"
@@ -193,12 +214,14 @@ def explain(
     else:
         chosen, reason = _by_keywords(shape, given, bits_per_weight is not None)
     chosen.check(shape)
+    if store == "entropy":
+        reason += ", its codes entropy-coded where that takes fewer bytes"
     if bits_per_weight is not None:
-        reason += f", aimed at {bits_per_weight:g} stored bits per weight (the first of the candidates that are solved)"
         full = 8 * FLOATS[dtype].itemsize
         if bits_per_weight >= full:
             remedy = "keep the array as it is"
             raise refuse("bits_per_weight", found=bits_per_weight, allowed=f"below W's own {full}", remedy=remedy)
+        reason += f", aimed at {bits_per_weight:g} stored bits per weight (the first of the candidates that are solved)"
         sized = next(iter(chosen.resized(shape, dtype, float(bits_per_weight), free)), chosen)
         return Plan(sized, reason, shape, dtype, chosen, free)
     return Plan(chosen, reason, shape, dtype)
@@ -225,13 +248,13 @@ def _by_keywords(shape: tuple[int, ...], given: dict[str, Any], sized: bool) -> 
         case ("rank", "bits", "sparsity"):
             return QuantizedSparse(**given), "rank, bits and sparsity: a dense codebook times a sparse latent matrix"
         case ("bits",):
-            return Scalar(**given), "bits alone: every weight on a grid of its group"
+            return Trellis(**given), "bits alone: the least error for the stored bits, entropy coded"
         case ("bits", "sparsity"):
             return Scalar(**given), "bits and sparsity: a mask and a grid for the kept weights"
         case ("sparsity",):
             return Scalar(**given), "sparsity alone: the largest weights in their own precision"
         case () if sized:
-            return Scalar(**Scalar.drafts), "a size alone: every weight on a grid of its group"
+            return Trellis(**Trellis.drafts), "a size alone: the least error for the stored bits, entropy coded"
         case _:
             raise refuse_type("decompose", found="an array and nothing to do", allowed="a call such as " + _EXAMPLES)
 
@@ -270,11 +293,14 @@ def _at_size(plan: Plan, W: Array, target: float, rng: np.random.Generator, opti
     def solved(method: Method) -> Factorization:
         return run(method, W, rng=deepcopy(rng), **options)
 
-    candidates = list((plan.draft or plan.method).resized(plan.shape, plan.dtype, target, plan.free))
+    sized = (plan.draft or plan.method).resized
+    aims = [share * target for share in (_CODED if options["store"] == "entropy" else (1.0,))]
+    candidates = list(dict.fromkeys(m for aim in aims for m in sized(plan.shape, plan.dtype, aim, plan.free)))
     if len(candidates) > _FINALISTS:
         quick = options | {"callback": None}
         tried = [(run(m.cheaper(), W, rng=deepcopy(rng), **quick), m) for m in candidates]
-        near = [(F, m) for F, m in tried if F.bits_per_weight >= _NEAR * target] or tried
+        most = target if len(aims) > 1 else math.inf  # what coding does not bring under the target is out
+        near = [(F, m) for F, m in tried if _NEAR * target <= F.bits_per_weight <= most] or tried
         candidates = [m for _, m in sorted(near, key=lambda pair: _loss(pair[0]))[:_FINALISTS]]
     found = [F for method in candidates for F in _corrected(method, plan, target, solved)]
     under = [F for F in found if F.bits_per_weight <= target]
@@ -327,14 +353,14 @@ def _shape_of(W: Array) -> tuple[tuple[int, ...], str]:
     return tuple(int(n) for n in W.shape), Home.of(W).dtype
 
 
-def _check_keywords(given: dict[str, Any]) -> None:
+def _check_keywords(given: dict[str, Any], method: object) -> None:
     if "rank" in given:
         check_rank(given["rank"])
     if "bits" in given and isinstance(given["bits"], tuple):
         check_factor_bits(given["bits"])
         if "rank" not in given:
             raise refuse("bits", found=given["bits"], allowed="one integer from 1 to 16 where there is one factor")
-    elif "bits" in given:
+    elif "bits" in given and (len(given) > 1 or method not in (None, Trellis.id)):
         check_bits(given["bits"])
     if "sparsity" in given:
         check_sparsity(given["sparsity"])

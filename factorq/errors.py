@@ -61,3 +61,12 @@ def within(what: str) -> Iterator[None]:
         error.message = f"{what}: {error.message}"
         error.args = (error.message,)
         raise
+
+
+@contextmanager
+def affordable(what: str) -> Iterator[None]:
+    """Turn want of memory for ``what``, which a file may claim, into an :class:`ArtifactError`."""
+    try:
+        yield
+    except MemoryError:
+        raise ArtifactError(f"{what}: more memory than there is") from None

@@ -19,7 +19,7 @@ from . import measure
 from .arrays import FLOATS, HOST, Array, Home, is_array, namespace, to_host
 from .artifact import Reader, Writer
 from .codecs.base import Encoded, decode_config
-from .errors import ArtifactError, FactorqError, refuse, refuse_type, within
+from .errors import ArtifactError, FactorqError, affordable, refuse, refuse_type, within
 from .forms import Form, from_skeleton
 from .named import build
 
@@ -119,7 +119,8 @@ class Factorization:
     def factors(self) -> tuple[Array, ...]:
         """The decoded factors in order of contraction, in W's namespace and device."""
         dtype = FLOATS[self.home.dtype]
-        return tuple(self.home.place(measure.narrowed(f.decode(), dtype)) for f in self.encoded.values())
+        with affordable(f"the factors of an array of shape {self.shape}"):
+            return tuple(self.home.place(measure.narrowed(f.decode(), dtype)) for f in self.encoded.values())
 
     def to_dense(self) -> Array:
         """The array that the factors contract to: W's shape, dtype, namespace and device.
@@ -129,11 +130,9 @@ class Factorization:
         ArtifactError
             If it does not fit in memory, as what a file claims may not.
         """
-        try:
+        needed = self.size * FLOATS[self.home.dtype].itemsize
+        with affordable(f"an array of shape {self.shape}, {needed:,} bytes"):
             return self.home.place(measure.narrowed(self.form.dense(), FLOATS[self.home.dtype]))
-        except MemoryError:
-            needed = self.size * FLOATS[self.home.dtype].itemsize
-            raise ArtifactError(f"an array of shape {self.shape} takes {needed:,} bytes, more than there are") from None
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
@@ -168,10 +167,11 @@ class Factorization:
         compute = "float64" if "float64" in (home.dtype, self.home.dtype) else "float32"
         matrix = to_host(x).astype(compute)
         vector = matrix.ndim == 1
-        if left:
-            product = self.form.rmatmul(matrix[None, :] if vector else matrix)
-        else:
-            product = self.form.matmul(matrix[:, None] if vector else matrix)
+        with affordable(f"the product with an array of shape {self.shape}"):
+            if left:
+                product = self.form.rmatmul(matrix[None, :] if vector else matrix)
+            else:
+                product = self.form.matmul(matrix[:, None] if vector else matrix)
         return home.place(product.reshape(-1) if vector else product, dtype=_wider(home.dtype, self.home.dtype))
 
     # --- how it shows itself ------------------------------------------------------------------------------------

@@ -76,9 +76,8 @@ def squared_distance(x: NDArray[Any], y: NDArray[Any], exponent: int = 0) -> flo
     a, b = x.reshape(-1), y.reshape(-1)
     total = 0.0
     for start in range(0, a.size, _BLOCK):
-        block = a[start : start + _BLOCK].astype(np.float64)
-        block -= b[start : start + _BLOCK]
-        block = scaled(block, -exponent)
+        block = scaled(a[start : start + _BLOCK].astype(np.float64), -exponent)  # first: differences may overflow
+        block -= scaled(b[start : start + _BLOCK].astype(np.float64, copy=False), -exponent)
         total += float(block @ block)
     return total
 

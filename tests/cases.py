@@ -15,7 +15,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from factorq.constraints import Clustered, Constraint, OneHotRows, Quantized, Real, Sparse
-from factorq.methods import SVD, Method, QuantizedSparse, Scalar, Stacked
+from factorq.methods import SVD, Method, QuantizedSparse, Rotated, Scalar, Stacked, Trellis, VectorQuantization
 
 DTYPES = {name: np.dtype(getattr(np, name, None) or ml_dtypes.bfloat16) for name in
           ("float16", "bfloat16", "float32", "float64")}  # fmt: skip
@@ -93,6 +93,8 @@ CONSTRAINTS: dict[str, ConstraintCase] = {
 }
 
 METHODS: dict[str, MethodCase] = {
+    "rotated scalar 3": MethodCase(Rotated(Scalar(bits=3))),
+    "rotated both + scalar": MethodCase(Rotated(Scalar(bits=2, group=32), axes="both") + Scalar(bits=2)),
     "scalar 1": MethodCase(Scalar(bits=1)),
     "scalar 2": MethodCase(Scalar(bits=2, group=32)),
     "scalar 3 midtread": MethodCase(Scalar(bits=3, group=None, grid="midtread")),
@@ -109,12 +111,22 @@ METHODS: dict[str, MethodCase] = {
     "svd": MethodCase(SVD(rank=3)),
     "svd 4 bits": MethodCase(SVD(rank=3, bits=4, max_iter=3)),
     "svd 3 and 6 bits, groups": MethodCase(SVD(rank=2, bits=(3, 6), group=8, max_iter=2)),
+    "svd trellis": MethodCase(SVD(rank=3, bits=2.5, codes="trellis", max_iter=2), exact=False),
+    "svd trellis pair": MethodCase(SVD(rank=2, bits=(4.5, 1.2), codes="trellis", max_iter=2), exact=False),
     "svd + scalar": MethodCase(SVD(rank=2) + Scalar(bits=3)),
     "scalar + scalar": MethodCase(Scalar(bits=2) + Scalar(bits=2)),
     "svd 4 bits + pruned": MethodCase(SVD(rank=2, bits=4, max_iter=2) + Scalar(sparsity=0.95), exact=False),
     "quantized-sparse": MethodCase(QuantizedSparse(rank=4, bits=4, sparsity=0.5, max_iter=4), exact=False),
     "quantized-sparse real": MethodCase(QuantizedSparse(rank=3, bits=None, sparsity=0.3, max_iter=4), exact=False),
     "quantized-sparse wide": MethodCase(QuantizedSparse(rank=20, bits=(6, 3), sparsity=0.7, max_iter=3), exact=False),
+    "trellis 3": MethodCase(Trellis(bits=3), exact=False),
+    "trellis 1.5 static": MethodCase(Trellis(bits=1.5, states=64, model="static"), exact=False),
+    "trellis 4.2 one state": MethodCase(Trellis(bits=4.2, states=1, transform=False), exact=False),
+    "trellis fixed rate": MethodCase(Trellis(bits=2, states=64, fixed_rate=True), exact=False),
+    "trellis fixed rate, rotated": MethodCase(Trellis(bits=3, states=64, fixed_rate=True, rotate=True), exact=False),
+    "vector quantization": MethodCase(VectorQuantization(dim=4, codewords=16)),
+    "vector quantization ragged": MethodCase(VectorQuantization(dim=3, codewords=7, groups=2)),
+    "vector quantization residual": MethodCase(VectorQuantization(dim=2, codewords=8, stages=2)),
 }
 
 

@@ -75,7 +75,7 @@ BAD: dict[str, tuple[type[Exception], str, Call]] = {
     "bits 0": (V, r"^bits: found 0", lambda: fq.decompose(W, bits=0)),
     "bits -4": (V, r"^bits: found -4", lambda: fq.decompose(W, bits=-4)),
     "bits 17": (V, r"^bits: found 17", lambda: fq.decompose(W, bits=17)),
-    "bits 2.5": (T, r"^bits: found 2\.5", lambda: fq.decompose(W, bits=2.5)),
+    "bits 2.5": (T, r"^bits: found 2\.5", lambda: fq.decompose(W, bits=2.5, method="scalar")),
     "bits True": (T, r"^bits: found True", lambda: fq.decompose(W, bits=True)),
     "bits for factors that are not there": (V, r"^bits: found \(4, 4\)", lambda: fq.decompose(W, bits=(4, 4))),
     "bits of three factors": (V, r"^bits: found \(4, 4, 4\)", lambda: fq.decompose(W, rank=2, bits=(4, 4, 4))),
@@ -111,8 +111,8 @@ BAD: dict[str, tuple[type[Exception], str, Call]] = {
     "CP is not here": (V, r"^method: .*CP.*svd", lambda: fq.decompose(KERNEL, rank=2)),
     "quantized CP is not here": (V, r"^method: .*CP.*svd", lambda: fq.decompose(KERNEL, rank=2, bits=4)),
     "sparse PCA is not here": (V, r"^method: .*SparsePCA", lambda: fq.decompose(W, rank=2, sparsity=0.5)),
-    "planned id": (V, r"^method: .*Trellis", lambda: fq.decompose(W, bits=2, method="trellis")),
-    "store entropy": (V, r"^store: found 'entropy'.*'packed'", lambda: fq.decompose(W, bits=4, store="entropy")),
+    "planned id": (V, r"^method: .*CP", lambda: fq.decompose(W, rank=2, method="cp")),
+    "store xor": (V, r"^store: found 'xor'.*'packed'.*'entropy'", lambda: fq.decompose(W, bits=4, store="xor")),
     "store 3": (V, r"^store: found 3", lambda: fq.decompose(W, bits=4, store=3)),
     "size and bits": (V, r"^bits_per_weight: .*bits", lambda: fq.decompose(W, bits=4, bits_per_weight=4.2)),
     "size 0": (V, r"^bits_per_weight: found 0", lambda: fq.decompose(W, bits_per_weight=0)),
@@ -218,7 +218,7 @@ def test_bad_outputs_leave_the_old_file(tmp_path: Path) -> None:
 
 def test_names_that_collide_with_buffers(tmp_path: Path) -> None:
     """A name may contain dots and even look like a buffer of another tensor: each comes back, or it is refused."""
-    F = fq.decompose(W, bits=4)
+    F = fq.decompose(W, bits=4, method="scalar")
     fq.save(tmp_path / "w", {"a": F, "a.b": F, "a.W.extra": W, "": W})
     loaded = fq.load(tmp_path / "w")
     assert set(loaded) == {"a", "a.b", "a.W.extra", ""}

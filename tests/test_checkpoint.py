@@ -273,11 +273,11 @@ def test_a_group_size_reaches_the_method(source: Path, tmp_path: Path) -> None:
     report = compress(source, tmp_path / "out.safetensors", bits=4, group=32)
     assert {row.config["group"] for row in report.rows if row.method} == {32}
     with pytest.raises(ArgumentError, match="group"):
-        compress(source, tmp_path / "out.safetensors", bits_per_weight=4.5, group=32)
+        compress(source, tmp_path / "out.safetensors", bits_per_weight=4.5, group=32, method="scalar")
 
 
 def test_a_target_size_holds_for_each_tensor(source: Path, tmp_path: Path) -> None:
-    report = compress(source, tmp_path / "out.safetensors", bits_per_weight=4.5)
+    report = compress(source, tmp_path / "out.safetensors", method="scalar", bits_per_weight=4.5)
     assert all(0 < row.bits_per_weight <= 4.5 for row in report.rows if row.method)
 
 
@@ -287,7 +287,7 @@ def test_a_target_size_holds_for_each_tensor(source: Path, tmp_path: Path) -> No
         ({}, ArgumentTypeError),
         ({"bits": 0}, ArgumentError),
         ({"bits": 17}, ArgumentError),
-        ({"bits": 2.5}, ArgumentTypeError),
+        ({"bits": 2.5, "method": "scalar"}, ArgumentTypeError),
         ({"rank": 0}, ArgumentError),
         ({"rank": -1}, ArgumentError),
         ({"bits": 4, "sparsity": 1.0}, ArgumentError),

@@ -65,12 +65,12 @@ def test_there_and_back(folder: Path) -> None:
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
     lines = result.stdout.splitlines()
-    assert lines[0].startswith("1/2 fc.weight 64x128 scalar(bits=4, group=128), 4.125 bits, error 0.0")
+    assert lines[0].startswith("1/2 fc.weight 64x128 trellis(bits=4")
     assert lines[1] == "2/2 fc.bias 64 as it is: 1-D, 32.000 bits"
     assert lines[2].startswith("out.safetensors: 1 of 2 tensors factored, 33,")
     shown = call("info", "out.safetensors")
     assert shown.exit_code == 0
-    assert shown.stdout.splitlines()[0].startswith("1/2 fc.weight 64x128 scalar(bits=4, group=128), 4.125 bits, error")
+    assert shown.stdout.splitlines()[0].startswith("1/2 fc.weight 64x128 trellis(bits=4")
     checked = call("verify", "out.safetensors", "--against", "in.safetensors")
     assert checked.exit_code == 0, checked.output
     assert call("decompress", "out.safetensors", "-o", "plain.safetensors").exit_code == 0
@@ -112,7 +112,7 @@ def test_options_reach_the_method(folder: Path) -> None:
     assert [(part["id"], part["bits"]) for part in config["methods"]] == [("svd", None), ("scalar", 3)]
     compress("--rank", "8", "--bits", "4,6")
     assert load("out.safetensors")["fc.weight"].method.bits == (4, 6)
-    compress("--bits", "4", "--group", "32")
+    compress("--method", "scalar", "--bits", "4", "--group", "32")
     assert load("out.safetensors")["fc.weight"].bits_per_weight == 4.5
     report = json.loads(compress("--bits-per-weight", "3.2", "--json").stdout)
     assert 3.1 < report["tensors"][0]["bits_per_weight"] <= 3.2
@@ -124,7 +124,7 @@ def test_options_reach_the_method(folder: Path) -> None:
         ([], "say how to compress"),
         (["--bits", "0"], "bits: found 0"),
         (["--bits", "17"], "bits: found 17"),
-        (["--bits", "2.5"], "found 2.5"),
+        (["--method", "scalar", "--bits", "2.5"], "found 2.5"),
         (["--rank", "0"], "rank: found 0"),
         (["--rank", "-3"], "rank: found -3"),
         (["--rank", "65"], "rank: found 65"),
@@ -240,7 +240,7 @@ def test_a_pool_that_is_not_needed_says_nothing(folder: Path) -> None:
     command = [sys.executable, "-c", program, "compress", "in.safetensors", "-o", "out", "--bits", "17", "--jobs", "2"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "factorq: error: bits: found 17, allowed is an integer from 1 to 16\n"
+    assert result.stderr == "factorq: error: bits: found 17, allowed is a number of stored bits per weight, 0.3 to 16\n"
 
 
 def test_info_loads_neither_numba_nor_scipy(folder: Path) -> None:

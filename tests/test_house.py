@@ -25,7 +25,7 @@ FLOORS = {
     "named": 2, "arrays": 2,
     "errors": 1,
 }  # fmt: skip
-NEIGHBOURS = {("checkpoint", "decompose"), ("cli", "demo")}  # of one floor: many tensors through the one front door
+NEIGHBOURS = {("checkpoint", "decompose"), ("cli", "demo"), ("forms", "kernels")}  # of one floor
 READERS = {"artifact", "factorization", "codecs", "kernels", "adapters"}
 WRITERS = {"solvers", "constraints", "methods", "decompose", "checkpoint"}
 SHARED = {"codecs": {"base"}, "methods": {"base"}, "solvers": {"loop", "damping"}}
@@ -146,7 +146,7 @@ def test_import_rules_can_fail() -> None:
     """The reader of imports sees relative, nested and lazy imports."""
     assert ("codecs", "base") in rooms(PACKAGE / "factorization.py")
     assert ("measure",) in rooms(PACKAGE / "factorization.py")
-    assert any(r[:2] == ("solvers", "loop") for r in rooms(PACKAGE / "methods" / "svd.py"))
+    assert any(r[:2] == ("solvers", "loop") for r in rooms(PACKAGE / "methods" / "svd" / "__init__.py"))
     assert "numba" in imports(PACKAGE / "kernels" / "bits" / "numba_twin.py")
     assert rooms(PACKAGE / "__init__.py") == []
 
@@ -155,8 +155,8 @@ def test_public_names_are_frozen() -> None:
     """Names may be added here, never removed."""
     promised = {
         "ArgumentError", "ArgumentTypeError", "ArtifactError", "FactorqError", "Factorization", "FileAccessError",
-        "Method", "Plan", "Progress", "QuantizedSparse", "SVD", "Scalar", "__version__", "decompose", "explain", "load",
-        "save",
+        "Method", "Plan", "Progress", "QuantizedSparse", "Rotated", "SVD", "Scalar", "Trellis", "VectorQuantization",
+        "__version__", "decompose", "explain", "load", "save",
     }  # fmt: skip
     assert set(fq.__all__) == promised
     assert dir(fq) == sorted(fq.__all__)

@@ -15,6 +15,8 @@ PAGES = (
     "docs/index.md",
     "docs/tutorial.md",
     "docs/howto/choose-a-method.md",
+    "docs/howto/compress-a-checkpoint.md",
+    "docs/explanation/quantization.md",
     "docs/howto/write-a-method-or-codec.md",
 )
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Methods as text: ``svd(rank=16) + scalar(bits=3)``."""
+"""Methods as text: ``svd(rank=16) + rotated(scalar(bits=3))``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def parse(text: str) -> Method:
     Parameters
     ----------
     text : str
-        Values are numbers, None, tuples of them, or words, with or without quotes. Nothing is executed.
+        Values are numbers, None, tuples of them, words, with or without quotes, or methods; a single value without a
+        name is the first setting. Nothing is executed.
 
     Raises
     ------
@@ -40,6 +41,13 @@ def parse(text: str) -> Method:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         raise refuse("method", found=repr(text), allowed="id(setting=value, ...)", remedy=_EXAMPLE) from None
+    try:
+        return _stack(tree, text)
+    except RecursionError:
+        raise refuse("method", found="methods nested too deep", allowed=_EXAMPLE) from None
+
+
+def _stack(tree: ast.expr, text: str) -> Method:
     methods = tuple(_method(node, text) for node in _terms(tree))
     return methods[0] if len(methods) == 1 else Stacked(methods)
 
@@ -54,12 +62,14 @@ def _terms(node: ast.expr) -> Iterator[ast.expr]:
 
 def _method(node: ast.expr, text: str) -> Method:
     call = ast.Call(node, [], []) if isinstance(node, ast.Name) else node
-    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+    nested = isinstance(call, ast.Call) and len(call.args) == 1 and isinstance(call.args[0], ast.Call | ast.BinOp)
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or (call.args and not nested):
         raise refuse("method", found=repr(text), allowed="id(setting=value, ...)", remedy=_EXAMPLE)
-    given = {str(item.arg): _value(item) for item in call.keywords}
     id = call.func.id
     known = [field.name for field in settings(find("methods", id))]
-    if len(given) < len(call.keywords):
+    items = [*(ast.keyword(known[0], node) for node in call.args if known), *call.keywords]
+    given = {str(item.arg): _value(item, text) for item in items}
+    if len(given) < len(items):
         raise refuse("method", found=repr(text), allowed="each setting once")
     for name in given:
         if name not in known:
@@ -71,7 +81,9 @@ def _method(node: ast.expr, text: str) -> Method:
     return method
 
 
-def _value(item: ast.keyword) -> Any:
+def _value(item: ast.keyword, text: str) -> Any:
+    if all(isinstance(term, ast.Call) for term in _terms(item.value)):
+        return _stack(item.value, text)
     if isinstance(item.value, ast.Name):
         return item.value.id
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -9,8 +10,8 @@ import zlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from ..artifact import Reader
 from ..decompose import Plan, decompose, explain
 from ..errors import ArgumentError, ArtifactError, refuse
 from ..measure import norm
-from ..methods.base import Method
+from ..methods import Method, Trellis
 from ..named import settings
 from .workers import deaf, quiet, threads_suffice
 
@@ -30,7 +31,11 @@ _AHEAD = 2  # tensors given to each worker ahead of time: one that runs, one tha
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to do with each tensor: the arguments of :func:`factorq.decompose`, a group size, a seed."""
+    """What to do with each tensor: the arguments of :func:`factorq.decompose`, a group size, a seed.
+
+    ``sensitivity`` divides the step of a tensor by its root. A ``draft`` asks for a number instead of the factors: the
+    norm of the tensor, or the bytes that it will take, estimated on a sample if it is large.
+    """
 
     rank: int | None = None
     bits: int | tuple[int, ...] | None = None
@@ -39,12 +44,17 @@ class Recipe:
     bits_per_weight: float | None = None
     group: int | None = None
     seed: int = 0
+    store: str | None = None
+    sensitivity: Mapping[str, float] = field(default_factory=dict)
+    draft: Literal["", "norm", "nbytes"] = ""
 
     @property
     def options(self) -> dict[str, Any]:
         """The arguments of the front door."""
-        names = ("rank", "bits", "sparsity", "method", "bits_per_weight")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        names = ("rank", "bits", "sparsity", "method", "bits_per_weight", "store")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        # Groups are those of a grid: the trellis, which bits alone would choose, has none.
+        return {"method": "scalar"} | given if self.group is not None and self.rank is None else given
 
     def plan(self, W: Any) -> Plan:
         """What is done with an array, or with one of a shape, as :func:`factorq.explain` says it."""
@@ -58,12 +68,24 @@ class Recipe:
             raise refuse("group", found="it together with bits_per_weight, which chooses it", allowed="one of the two")
         return replace(plan, method=_with_group(plan.method, self.group))
 
+    def at_step(self, step: float) -> Recipe:
+        """The same with one step of the trellis for all tensors."""
+        chosen = self.method if isinstance(self.method, Trellis) else Trellis(**Trellis.drafts)
+        return replace(self, method=replace(chosen, bits=None, step=step), bits_per_weight=None)
+
+    def for_tensor(self, name: str) -> Recipe:
+        """The recipe for the tensor ``name``, whose errors may count more or less than others'."""
+        weight = self.sensitivity.get(name, 1.0)
+        if weight == 1.0 or not isinstance(self.method, Trellis) or self.method.step is None:
+            return self
+        return replace(self, method=replace(self.method, step=self.method.step / math.sqrt(weight)))
+
     def run(self, W: NDArray[Any], name: str) -> Any:
         """The factorization of the tensor ``name``: its randomness depends on the seed and the name alone."""
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, zlib.crc32(name.encode())]))
         if self.group is None:
             return decompose(W, rng=rng, **self.options)
-        return decompose(W, method=self.plan(W).method, rng=rng)
+        return decompose(W, method=self.plan(W).method, rng=rng, store=self.store)
 
 
 def _with_group(method: Any, group: int) -> Method:
@@ -73,23 +95,27 @@ def _with_group(method: Any, group: int) -> Method:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a worker sends back: the record and the buffers of the stored factors, or why there are none."""
+    """What a worker sends back: the record and the buffers of the stored factors, why there are none, or a number."""
 
     seconds: float
     record: Mapping[str, Any] | None = None
     buffers: Mapping[str, NDArray[Any]] | None = None
     norm: float | None = None
     reason: str = ""
+    number: float = 0.0
 
 
 def work(path: str, stamp: tuple[int, int], name: str, recipe: Recipe) -> Outcome:
-    """Read the tensor ``name`` of the file ``path`` and factor it, on one thread."""
+    """Read the tensor ``name`` of the file ``path`` and factor it, with one BLAS thread."""
     # One BLAS thread everywhere, not only in pools: the last bits of a product depend on the number of threads. The
     # limit is the process's, so that threads of a pool have it from where they were started.
     with threadpool_limits(1) if threading.current_thread() is threading.main_thread() else nullcontext():
         start = time.perf_counter()
         W = _reader(path, stamp).read(name)
         _check(W, path, name)
+        recipe = recipe.for_tensor(name)
+        if recipe.draft:
+            return Outcome(time.perf_counter() - start, number=_number(W, recipe))
         try:
             F = recipe.run(W, name)
         except ArgumentError as error:  # the arguments were checked before: what is left is that they do not fit
@@ -98,6 +124,14 @@ def work(path: str, stamp: tuple[int, int], name: str, recipe: Recipe) -> Outcom
             reason = f"its factors would take {F.nbytes:,} bytes, not less than its own {W.nbytes:,}"
             return Outcome(time.perf_counter() - start, reason=reason)
         return Outcome(time.perf_counter() - start, F.record(), F.buffers(), norm(W))
+
+
+def _number(W: NDArray[Any], recipe: Recipe) -> float:
+    if recipe.draft == "norm":
+        return norm(W)
+    if not isinstance(recipe.method, Trellis):
+        raise refuse("method", found=repr(recipe.method), allowed="a trellis, whose size can be drafted")
+    return min(recipe.method.estimate(W), W.nbytes)
 
 
 def _check(W: NDArray[Any], path: str, name: str) -> None:

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_SHOWN = ("rank", "bits", "sparsity", "group")
+_SHOWN = (
+    "rank", "bits", "sparsity", "codes", "group", "levels", "step", "states", "model", "dim", "codewords", "stages",
+    "fixed_rate", "rotate",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,13 @@ class Report:
         return 8 * sum(row.nbytes for row in self.rows) / size if size else None
 
     @property
+    def factored_bits_per_weight(self) -> float | None:
+        """Stored bits of the factored tensors over their weights: what a target size is about."""
+        factored = [row for row in self.rows if row.method]
+        size = sum(row.size for row in factored)
+        return 8 * sum(row.nbytes for row in factored) / size if size else None
+
+    @property
     def relative_error(self) -> float | None:
         """``sqrt(sum ||W - F||^2 / sum ||W||^2)`` over the factored tensors, where their norms were measured."""
         known = [(row.relative_error, row.norm) for row in self.rows if row.relative_error is not None]
@@ -116,6 +126,7 @@ class Report:
             "file_nbytes": self.file_nbytes,
             "original_nbytes": self.original_nbytes,
             "bits_per_weight": self.bits_per_weight,
+            "factored_bits_per_weight": self.factored_bits_per_weight,
             "relative_error": _finite(self.relative_error),
             "seconds": self.seconds,
         }
@@ -127,8 +138,16 @@ def describe(config: Mapping[str, Any]) -> str:
     methods = config.get("methods")
     if isinstance(methods, list | tuple):
         return " + ".join(describe(method) for method in methods if isinstance(method, Mapping))
-    shown = {name: config[name] for name in _SHOWN if config.get(name) is not None}
+    if isinstance(inner := config.get("method"), Mapping):
+        axes = ", axes=both" if config.get("axes") == "both" else ""
+        return f"{config.get('id')}({describe(inner)}{axes})"
+    shown = {name: config[name] for name in _SHOWN if not _usual(config.get(name))}
     return f"{config.get('id')}({', '.join(f'{name}={_plain(value)}' for name, value in shown.items())})"
+
+
+def _usual(value: Any) -> bool:
+    """Whether a setting goes without saying."""
+    return value is None or value is False or value in ("auto", "grid")  # a sparsity of 0 is no False
 
 
 def _plain(value: Any) -> str:

@@ -50,6 +50,18 @@ class Points:
     keep: NDArray[np.bool_] | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    """How packed codes lie in a buffer: ``size`` codes of ``bits`` bits each.
+
+    ``columns`` are widths, each dividing ``size``, of matrices whose rows or columns may differ in their statistics.
+    """
+
+    bits: int
+    size: int
+    columns: tuple[int, ...] = ()
+
+
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Encoded(Named):
     """An array of ``shape`` and logical ``dtype`` as it is stored.
@@ -113,6 +125,14 @@ class Encoded(Named):
             elif value is not None:
                 found[field.name] = value
         return found
+
+    def packed(self) -> dict[str, Packed]:
+        """The buffers that hold packed codes, by name, for a store that writes codes in fewer bits."""
+        return {}
+
+    def versions(self) -> tuple[Encoded, ...]:
+        """The same array written in other ways, larger here but perhaps smaller in such a store."""
+        return ()
 
     def config(self) -> dict[str, Any]:
         """The configuration as JSON, with that of a nested ``Encoded`` under its field's name."""
@@ -203,6 +223,10 @@ class Grouped(Encoded):
             self.expect("scales", "float16", self.scales_shape)
             self.require(bool(np.isfinite(self.scales).all()), "scales that are not finite")
 
+    def packed(self) -> dict[str, Packed]:
+        rows = matrix_shape(self.shape, self.axis)[1]
+        return {"codes": Packed(self.bits, self.size, widths(self.shape, rows))}
+
     @property
     def scales_shape(self) -> tuple[int, int]:
         """Rows and groups per row."""
@@ -260,6 +284,12 @@ def groups_shape(shape: tuple[int, ...], axis: int | None, group: int | None) ->
     """Rows and groups per row of an array that is cut along ``axis`` into groups of ``group`` (None: whole rows)."""
     rows, n = matrix_shape(shape, axis)
     return rows, -(-n // (group or max(n, 1)))
+
+
+def widths(shape: tuple[int, ...], *others: int) -> tuple[int, ...]:
+    """Up to 4 widths in which an array of ``shape`` can be read: those of its first axis and of its first two."""
+    found = dict.fromkeys((*others, math.prod(shape[1:]), math.prod(shape[2:])))
+    return tuple(n for n in found if 1 < n < math.prod(shape))[:4]
 
 
 def to_matrix(x: NDArray[Any], axis: int | None) -> NDArray[Any]:

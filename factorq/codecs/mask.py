@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import ArtifactError
 from ..kernels import gaps
 from ..kernels.bits import packed_size
-from .base import Encoded, Points, buffer
+from .base import Encoded, Packed, Points, buffer, widths
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -65,6 +65,18 @@ class Mask(Encoded):
             sound = type(self.parameter) is int and 2 <= self.parameter < 1 << 50
             self.require(sound, f"parameter {self.parameter!r} is no integer of at least 2")
             self.expect("positions", "uint8", None)
+
+    def packed(self) -> dict[str, Packed]:
+        inner = {f"inner.{name}": layout for name, layout in self.inner.packed().items()}
+        if self.parameter is not None:
+            return inner
+        return {"positions": Packed(1, self.size, widths(self.shape))} | inner
+
+    def versions(self) -> tuple[Encoded, ...]:
+        if self.parameter is None:
+            return ()
+        positions = np.packbits(self.mask().reshape(-1), bitorder="little")
+        return (replace(self, parameter=None, positions=positions),)
 
     def mask(self) -> NDArray[np.bool_]:
         """Which entries are kept: ``shape``, bool."""

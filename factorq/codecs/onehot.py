@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import ArtifactError
 from ..kernels import bits as bits_kernel
-from .base import Encoded, Points, buffer
+from .base import Encoded, Packed, Points, buffer
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -44,6 +44,9 @@ class OneHot(Encoded):
             len(self.shape) == 2 and 1 <= self.shape[1] <= 1 << 16, f"shape {self.shape} is not (n, K <= 65536)"
         )
         self.expect("indices", "uint8", (bits_kernel.packed_size(self.shape[0], _bits(self.shape[1])),))
+
+    def packed(self) -> dict[str, Packed]:
+        return {"indices": Packed(_bits(self.shape[1]), self.shape[0])}
 
     def index(self) -> NDArray[Any]:
         """The position of the one in each row, (n,) unsigned."""

@@ -2,7 +2,21 @@
 
 from .base import Method, Problem, Solution, Stacked
 from .quantized_sparse import QuantizedSparse
+from .rotated import Rotated
 from .scalar import Scalar
 from .svd import SVD
+from .trellis import Trellis
+from .vector_quantization import VectorQuantization
 
-__all__ = ["SVD", "Method", "Problem", "QuantizedSparse", "Scalar", "Solution", "Stacked"]
+__all__ = [
+    "SVD",
+    "Method",
+    "Problem",
+    "QuantizedSparse",
+    "Rotated",
+    "Scalar",
+    "Solution",
+    "Stacked",
+    "Trellis",
+    "VectorQuantization",
+]

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import FLOATS, Array, Home, check_finite, check_weight, dtype_name, generator, is_array, to_host
+from ..codecs.entropy import shrunk
 from ..constraints import check_bits
-from ..errors import refuse, refuse_type
+from ..errors import ArgumentError, refuse, refuse_type
 from ..factorization import Factorization
-from ..forms import Form, Sum
+from ..forms import Form, Leaf, Sum
 from ..measure import binary_exponent, gram_error, narrowed, relative_error, scaled
 from ..named import Named, settings
+from ..solvers.karhunen_loeve.threads import one_thread
 from ..solvers.loop import Callback
 
-STORES = ("packed",)
+STORES = ("packed", "entropy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +91,10 @@ class Method(Named):
         """Versions whose ``free`` settings (of rank, bits, sparsity) aim at a stored size, the most promising first."""
         return ()
 
+    def remarks(self, W: NDArray[Any]) -> str:
+        """What else the method would do with the host array W, for :func:`factorq.explain`; empty if nothing."""
+        return ""
+
     def cheaper(self) -> Method:
         """A version that takes less time and stores about the same: enough to compare settings."""
         return self
@@ -122,19 +128,23 @@ class Stacked(Method):
         terms: list[Form] = []
         states: list[str] = []
         history: tuple[float, ...] = ()
-        rest = problem.W
+        rest, error = problem.W, 1.0  # what is left, and its share of W
         for method, rng in zip(self.methods, problem.rng.spawn(len(self.methods)), strict=True):
             solution = method.solve(replace(problem, W=rest, rng=rng))
             if solution.form.shape != rest.shape:
                 raise refuse(
                     "method", found=f"a form of shape {solution.form.shape} from {method.id}", allowed=f"{rest.shape}"
                 )
-            share = relative_error(problem.W, problem.W - rest)  # of the rest, so that the history is one of W's error
-            rest = rest - solution.form.dense()
+            share = error  # so that the history is one of W's error
+            with np.errstate(over="ignore", invalid="ignore"):
+                rest = rest - solution.form.dense()
+                error = relative_error(problem.W, problem.W - rest)
+            if not (math.isfinite(error) and np.isfinite(rest).all()):
+                raise _too_large(problem.W)
             terms.append(solution.form)
             states.append(f"{method.id}: {solution.status}")
-            steps = tuple(share * error for error in solution.history)
-            history += steps or (relative_error(problem.W, problem.W - rest),)
+            steps = tuple(share * part for part in solution.history)
+            history += steps or (error,)
         return Solution(Sum(tuple(terms)), "; ".join(states), history)
 
     def nbytes(self, shape: tuple[int, ...], dtype: str) -> int:
@@ -176,13 +186,13 @@ def run(
         raise refuse(
             "method", found=found, allowed="a form that stands for W", remedy="wrap it in factorq.forms.Folded"
         )
-    stored = narrowed(solution.form.dense(), FLOATS[home.dtype])
-    error = relative_error(host, stored)
+    with np.errstate(over="ignore", invalid="ignore"), one_thread():  # the error is part of the file
+        stored = narrowed(solution.form.dense(), FLOATS[home.dtype])
+        error = relative_error(host, stored)
     if not math.isfinite(error):
-        found = f"values up to {float(np.abs(host).max()):.3g}, beyond which sums of factors overflow"
-        raise refuse("W", found=found, allowed=f"less of the range of {home.dtype}", remedy="scale it first")
+        raise _too_large(host)
     return Factorization(
-        form=solution.form,
+        form=mapped(solution.form, shrunk) if store == "entropy" else solution.form,
         home=home,
         method_config=method.config(),
         relative_error=error,
@@ -192,9 +202,28 @@ def run(
     )
 
 
+def _too_large(W: NDArray[Any]) -> ArgumentError:
+    found = f"values up to {float(np.abs(W).max()):.3g}, beyond which sums of factors overflow"
+    return refuse("W", found=found, allowed=f"less of the range of {W.dtype}", remedy="scale it first")
+
+
+def mapped(form: Form, change: Callable[[Any], Any]) -> Form:
+    """The same tree of forms with ``change(factor)`` in place of the factor of every leaf."""
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(changed, value))
+        return mapped(value, change) if isinstance(value, Form) else value
+
+    if isinstance(form, Leaf):
+        return Leaf(change(form.factor))
+    parts: dict[str, Any] = {field.name: changed(getattr(form, field.name)) for field in fields(form)}  # type: ignore[arg-type]
+    return replace(form, **parts)  # type: ignore[type-var]
+
+
 def check_store(store: str | None) -> None:
     """Raise unless ``store`` is a way to write codes that exists."""
-    if store is not None and store not in STORES:
+    if store is not None and (not isinstance(store, str) or store not in STORES):
         remedy = "leave it out for packed codes"
         raise refuse("store", found=repr(store), allowed=" or ".join(map(repr, STORES)), remedy=remedy)
 

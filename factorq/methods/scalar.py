@@ -27,6 +27,7 @@ from ..errors import refuse
 from ..forms import Leaf
 from ..measure import density_cost, density_for, gram_error
 from ..named import settle
+from ..solvers.damping import explain_damping
 from ..solvers.feedback import Metric, round_columns
 from .base import Method, Problem, Solution
 
@@ -157,8 +158,7 @@ class Scalar(Method):
             best, how = constraint.encode(pruned), "pruned column by column with error feedback"
         else:
             best, how = self._rounded(W, gram, metric, keep)
-        damped = f"gram damped by {metric.damping:.3g}" if metric.damping else "gram used undamped"
-        return Solution(Leaf(best.reshaped(problem.W.shape)), f"{how}; {damped}")
+        return Solution(Leaf(best.reshaped(problem.W.shape)), f"{how}; {explain_damping(metric.damping)}")
 
     def _rounded(
         self, W: NDArray[Any], gram: NDArray[Any], metric: Metric, keep: NDArray[np.bool_] | None

@@ -73,6 +73,11 @@ def upper_cholesky(gram: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
     return L[::-1, ::-1], damping
 
 
+def explain_damping(damping: float) -> str:
+    """What was added to a Gram matrix, for the status of a result."""
+    return f"gram damped by {damping:.3g}" if damping else "gram used undamped"
+
+
 def inverse_triangular(V: NDArray[np.float64]) -> NDArray[np.float64]:
     """``V^-1`` of an upper triangular V (n, n), C-contiguous."""
     return np.ascontiguousarray(scipy.linalg.solve_triangular(V, np.eye(len(V)), lower=False))

@@ -8,6 +8,7 @@ Alistarh 2023).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +40,8 @@ class Metric:
     damping: float
 
     @classmethod
-    def of(cls, gram: NDArray[Any]) -> Metric:
-        """The better of two orders: as they come, or by descending diagonal.
+    def of(cls, gram: NDArray[Any], reorder: bool = True) -> Metric:
+        """The better of two orders: as they come, or, where ``reorder`` allows, by descending diagonal.
 
         Column j costs ``1 / U[j, j]**2`` times its squared rounding error, so the order with the lesser sum of these is
         taken. (Inputs of equal size, correlation .9: the natural order, error .0056 against .0074; sizes spread by
@@ -49,7 +50,7 @@ class Metric:
         alive = gram.copy()
         dead = gram.diagonal() == 0  # inputs that never fire: any positive weight rounds them plainly
         alive[dead, dead] = gram.diagonal().mean() or 1.0
-        orders = np.arange(len(gram)), np.argsort(-gram.diagonal(), kind="stable")
+        orders = [np.arange(len(gram)), np.argsort(-gram.diagonal(), kind="stable")][: 1 + reorder]
         factors = [(*upper_cholesky(alive[np.ix_(order, order)]), order) for order in orders]
         V, damping, order = min(factors, key=lambda factor: float(np.sum(factor[0].diagonal() ** 2)))
         return cls(inverse_triangular(V), order, damping)
@@ -59,6 +60,26 @@ class Metric:
         cost = np.empty(W.shape[1])
         cost[self.order] = 1.0 / self.U.diagonal()
         return np.asarray(np.abs(W) * (cost / cost.max()))
+
+
+def in_turn(
+    W: NDArray[Any], metric: Metric, rounded: Callable[[int, NDArray[Any]], NDArray[Any]]
+) -> NDArray[np.float64]:
+    """What each column of W (m, n) was when ``rounded(j, column (m,))`` turned it into a stored one (m,).
+
+    For codes of whole columns; :func:`round_columns` does it for levels, faster.
+    """
+    order, U = metric.order, metric.U
+    rest = np.ascontiguousarray(W.T[order], np.float64)
+    n = len(rest)
+    for start in range(0, n, _BLOCK):
+        block = slice(start, min(start + _BLOCK, n))
+        error = np.empty((block.stop - start, rest.shape[1]))
+        for j in range(start, block.stop):
+            error[j - start] = (rest[j] - rounded(int(order[j]), rest[j])) / U[j, j]
+            rest[j + 1 : block.stop] -= U[j, j + 1 : block.stop, None] * error[j - start]
+        rest[block.stop :] -= U[block, block.stop :].T @ error
+    return np.ascontiguousarray(rest[np.argsort(order)].T)
 
 
 def round_columns(

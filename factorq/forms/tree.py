@@ -1,15 +1,9 @@
-"""How factors contract to W: a leaf, a chain, outer products, a core with a matrix per mode, a sum, a folded matrix.
-
-A form is a small tree. Its leaves hold factors, objects with ``shape``, ``decode()`` and ``nbytes`` (the codecs'
-``Encoded``); the form itself only multiplies. ``skeleton()`` writes the tree as JSON with the names of its leaves,
-:func:`from_skeleton` reads it back.
-"""
+"""The tree of factors: leaves, chains, outer products, a core with a matrix per mode, sums."""
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from string import ascii_letters
 from typing import Any, ClassVar, Protocol
@@ -17,10 +11,9 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ArtifactError, FactorqError, refuse
+from ..errors import refuse
 
 Matrix = NDArray[Any]
-_MAX_AXES = 32
 
 
 class Factor(Protocol):
@@ -242,146 +235,6 @@ class Sum(Form):
         for term in self.terms[1:]:
             total = total + value(term)
         return total
-
-
-@dataclass(frozen=True)
-class Fold:
-    """A declared, invertible reading of an array of ``shape`` as a matrix.
-
-    The array is reshaped (C order) to ``split``, the axes ``rows`` of it go first, and the two groups of axes are
-    flattened: ``W.reshape(split).transpose(rows + others).reshape(prod rows, prod others)``.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        The array's shape.
-    split : tuple of int
-        A finer shape of the same size.
-    rows : tuple of int
-        Axes of ``split`` that make up the rows, in order.
-
-    Examples
-    --------
-    >>> fold = Fold.positions((8, 4, 3, 3))  # kernel positions x channel pairs
-    >>> fold.matrix_shape
-    (9, 32)
-    """
-
-    shape: tuple[int, ...]
-    split: tuple[int, ...]
-    rows: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        axes = range(len(self.split))
-        if len(self.shape) > _MAX_AXES or len(self.split) > _MAX_AXES:
-            raise refuse("fold", found=f"{len(self.split)} axes", allowed=f"at most {_MAX_AXES}")
-        if math.prod(self.shape) != math.prod(self.split) or min((*self.shape, *self.split), default=0) < 1:
-            raise refuse("fold", found=f"shape {self.shape} split as {self.split}", allowed="two shapes of one size")
-        if len(set(self.rows)) != len(self.rows) or not set(self.rows) <= set(axes) or len(self.rows) > 64:
-            raise refuse("fold", found=f"rows {self.rows}", allowed=f"distinct axes of {self.split}")
-
-    @classmethod
-    def matrix(cls, shape: tuple[int, ...]) -> Fold:
-        """The first axis by all others: (O, I, kh, kw) as (O, I*kh*kw)."""
-        return cls(shape, shape, (0,))
-
-    @classmethod
-    def transposed(cls, shape: tuple[int, ...]) -> Fold:
-        """All axes but the first by the first: a matrix becomes its transpose."""
-        return cls(shape, shape, tuple(range(1, len(shape))))
-
-    @classmethod
-    def positions(cls, shape: tuple[int, ...]) -> Fold:
-        """The trailing axes (kernel positions) by the first two (channel pairs): (O, I, kh, kw) as (kh*kw, O*I)."""
-        return cls(shape, shape, tuple(range(2, len(shape))))
-
-    @property
-    def order(self) -> tuple[int, ...]:
-        """The permutation of the axes of ``split``: rows first."""
-        return self.rows + tuple(a for a in range(len(self.split)) if a not in self.rows)
-
-    @property
-    def matrix_shape(self) -> tuple[int, int]:
-        """Rows and columns of the matrix."""
-        m = math.prod(self.split[a] for a in self.rows)
-        return m, math.prod(self.split) // m
-
-    def apply(self, W: NDArray[Any]) -> Matrix:
-        """The matrix of ``W``; a view where the axes allow it."""
-        return W.reshape(self.split).transpose(self.order).reshape(self.matrix_shape)
-
-    def undo(self, matrix: Matrix) -> NDArray[Any]:
-        """The array whose matrix is ``matrix``."""
-        permuted = matrix.reshape([self.split[a] for a in self.order])
-        return permuted.transpose(np.argsort(self.order)).reshape(self.shape)
-
-
-@dataclass(frozen=True, eq=False)
-class Folded(Form):
-    """``W = fold.undo(inner)``: a form of the folded matrix read as the array it came from."""
-
-    inner: Form
-    fold: Fold
-    tag: ClassVar[str] = "folded"
-
-    def __post_init__(self) -> None:
-        if self.inner.shape != self.fold.matrix_shape:
-            raise refuse("fold", found=f"an inner form {self.inner.shape}", allowed=f"{self.fold.matrix_shape}")
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.fold.shape
-
-    @property
-    def _transposes(self) -> bool:
-        return len(self.shape) == 2 and self.fold.split == self.shape and self.fold.rows == (1,)
-
-    def parts(self) -> tuple[tuple[str, Form], ...]:
-        return (("", self.inner),)
-
-    def settings(self) -> dict[str, Any]:
-        return {"shape": list(self.fold.shape), "split": list(self.fold.split), "rows": list(self.fold.rows)}
-
-    def dense(self) -> NDArray[Any]:
-        return self.fold.undo(self.inner.dense())
-
-    def matmul(self, x: Matrix) -> Matrix:
-        return self.inner.rmatmul(x.T).T if self._transposes else super().matmul(x)
-
-    def rmatmul(self, x: Matrix) -> Matrix:
-        return self.inner.matmul(x.T).T if self._transposes else super().rmatmul(x)
-
-
-def from_skeleton(skeleton: Any, leaves: Mapping[str, Factor], depth: int = 0) -> Form:
-    """The form that :meth:`Form.skeleton` wrote, with its leaves looked up in ``leaves``.
-
-    Raises
-    ------
-    ArtifactError
-        If the skeleton is malformed or names a leaf that is not there.
-    """
-    if depth > 16:
-        raise ArtifactError("form: nested more than 16 deep")
-    try:
-        tag = skeleton["form"]
-        if tag == Leaf.tag:
-            return Leaf(leaves[skeleton["leaf"]])
-        parts = [from_skeleton(part, leaves, depth + 1) for part in skeleton["parts"]]
-        if tag == Chain.tag:
-            return Chain(*parts)
-        if tag in (CP.tag, Tucker.tag):
-            return (CP if tag == CP.tag else Tucker)(parts[0], tuple(parts[1:]))
-        if tag == Sum.tag:
-            return Sum(tuple(parts))
-        if tag == Folded.tag:
-            return Folded(parts[0], Fold(*(tuple(map(int, skeleton[key])) for key in ("shape", "split", "rows"))))
-    except ArtifactError:
-        raise
-    except (FactorqError, KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
-        raise ArtifactError(f"form: malformed description ({error})") from None
-    raise ArtifactError(
-        f"form: found {tag!r}, known are leaf, chain, cp, tucker, sum, folded; a newer factorq wrote this"
-    )
 
 
 def _join(prefix: str, role: str) -> str:

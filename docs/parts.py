@@ -1,0 +1,137 @@
+"""The tables and plots of docs/explanation/quantization.md, from what the benchmarks wrote.
+
+A piece whose results are missing says so, and which benchmark writes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Row = Mapping[str, Any]
+Reports = Mapping[str, Mapping[str, Any]]
+Table = Callable[[str, Sequence[Row]], str]
+
+AIM = 3  # stored bits at which methods are compared; codes of this width where the size follows from them
+REFERENCE = "factorq trellis, 8 states"
+HEADS = {
+    "nominal_bits": "bits",
+    "bits_per_weight": "stored bits",
+    "relative_squared_error": "relative squared error",
+    "gap_bits": "gap",
+    "encode_mw_s": "encode",
+    "decode_mw_s": "decode",
+    "decompose_mw_s": "search",
+}
+COLOURS = {
+    REFERENCE: "#009E73",
+    "factorq trellis, 1 states": "#CC79A7",
+    "factorq trellis, fixed rate, 4096 states, rotated": "#E69F00",
+    "factorq vector quantization": "#8B6F47",
+    "factorq scalar": "#0072B2",
+    "HQQ, groups of 64": "#D55E00",
+    "NNCodec, best mode": "#444444",
+}
+
+
+def write(reports: Reports, folder: Path, table: Table) -> None:
+    """Write all pieces into ``folder``; ``table`` makes Markdown of a subject's rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.iterdir():
+        stale.unlink()
+    tables: dict[str, tuple[str, Callable[[Sequence[Row]], Sequence[Row]]]] = {
+        "gaps": ("rate_distortion_gaps", at_aim),
+        "saved": ("rate_distortion_saved", at_aim),
+        "large": ("rate_distortion_large", large),
+        "speeds": ("rate_distortion", speeds),
+        "kmeans": ("vector_quantization", kmeans),
+        "residual": ("vector_quantization", residual),
+        "scores": ("networks_scores", list),
+    }
+    pieces = {
+        name: table(subject, choose(reports[subject]["rows"])) if subject in reports else missing(subject)
+        for name, (subject, choose) in tables.items()
+    }
+    known = reports.get("rate_distortion")
+    pieces["curves"] = curves(known["rows"], folder / "gaps.svg") if known else missing("rate_distortion")
+    for name, text in pieces.items():
+        (folder / f"{name}.md").write_text(text, encoding="utf-8")
+
+
+def missing(subject: str) -> str:
+    """What stands where a benchmark has not been run."""
+    return f"There are no results of `{subject}` in this checkout: `make bench` writes them.\n"
+
+
+def at_aim(rows: Sequence[Row]) -> list[Row]:
+    """The rows at ``AIM`` bits, and those of methods that have no such setting."""
+    there = {row["method"] for row in rows if row["nominal_bits"] == AIM}
+    chosen = [row for row in rows if row["nominal_bits"] == AIM or row["method"] not in there]
+    return [{HEADS.get(name, name): value for name, value in row.items()} for row in chosen]
+
+
+def large(rows: Sequence[Row]) -> list[Row]:
+    """The trellis on many Gaussian weights."""
+    names = ("states", "bits_per_weight", "gap_bits", "encode_mw_s", "decode_mw_s", "decompose_mw_s")
+    return [{HEADS.get(name, name): row.get(name) for name in names} for row in rows]
+
+
+def speeds(rows: Sequence[Row]) -> list[Row]:
+    """Million weights per second of each method, on Gaussian weights and on a network."""
+    names = [name for name in dict.fromkeys(row["source"] for row in rows) if name not in ("gaussian", "laplace")]
+    sources = ["gaussian", *names[:1]]
+    lines: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row["source"] in sources and row.get("nominal_bits") == AIM and "encode_mw_s" in row:
+            line = lines.setdefault(row["method"], {"method": row["method"]})
+            line |= {f"{row['source']}: {word}": row[f"{word}_mw_s"] for word in ("encode", "decode")}
+    return list(lines.values())
+
+
+def kmeans(rows: Sequence[Row]) -> list[Row]:
+    """Times of k-means beside its peers."""
+    names = ("points", "dim", "codewords", "method", "iterations", "seconds", "inertia_ratio", "time_ratio")
+    return [{name: row.get(name) for name in names} for row in rows if row["problem"] == "kmeans"]
+
+
+def residual(rows: Sequence[Row]) -> list[Row]:
+    """Errors and times of residual codes beside their peers."""
+    names = ("points", "method", "relative_squared_error", "seconds")
+    return [{name: row.get(name) for name in names} for row in rows if row["problem"] == "residual"]
+
+
+def curves(rows: Sequence[Row], target: Path) -> str:
+    """A picture of the gaps over stored bits, a panel for each source; the Markdown that shows it."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    sources = list(dict.fromkeys(row["source"] for row in rows))
+    across = min(4, len(sources))
+    down = -(-len(sources) // across)
+    size = (2.7 * across, 2.6 * down + 0.7)
+    figure, panels = plt.subplots(down, across, figsize=size, sharex=True, sharey=True, squeeze=False)
+    figure.set_layout_engine("constrained")
+    for axes, source in zip(panels.flat, sources, strict=False):
+        for method, colour in COLOURS.items():
+            found = [row for row in rows if row["source"] == source and row["method"] == method and "gap_bits" in row]
+            points = sorted((row["bits_per_weight"], row["gap_bits"]) for row in found)
+            if points:
+                axes.plot(*zip(*points, strict=True), "o-", color=colour, label=method, markersize=4, linewidth=1.2)
+        axes.axhline(0, color="0.4", linestyle="--", linewidth=1)
+        axes.set_title(source, fontsize=9)
+        axes.set(xlim=(0.3, 4.7), ylim=(-1.25, 1.6))
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels.flat[len(sources) :]:
+        axes.set_visible(False)
+    for axes in panels.flat[max(len(sources) - across, 0) : len(sources)]:  # the lowest of each column
+        axes.set_xlabel("stored bits", fontsize=9)
+        axes.tick_params(labelbottom=True)
+    figure.supylabel("gap to the Gaussian bound, bits", fontsize=9)
+    named = {label: line for axes in panels.flat for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    figure.savefig(target, metadata={"Date": None})
+    plt.close(figure)
+    return f"![Gap to the Gaussian bound over stored bits, method by method](../generated/parts/{target.name})\n"

@@ -1,0 +1,174 @@
+"""What another codec stores, entropy-coded: the same array, bit for bit, in fewer bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arrays import FLOATS
+from ..kernels import bits as bits_kernel
+from ..kernels import rans
+from .base import Encoded, Packed, Points, buffer, decode_config
+
+_DTYPES = {"uint8": np.dtype(np.uint8), **FLOATS}
+_MOST = 1 << 48
+
+Part = tuple[str, str, tuple[int, ...], int, int, tuple[int, ...]]
+"""A coded buffer: its name, dtype and shape; bits and number of its codes, and the columns they may be read in."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Entropy(Encoded):
+    """The array of another ``Encoded``, some of whose buffers are streams of :mod:`factorq.kernels.rans`.
+
+    Packed codes and the bits of a mask are coded as the integers they are, with frequency tables for classes of rows or
+    columns; floating buffers such as scales as halves of 16 bits, whose exponents say little that is new. Only buffers
+    that get smaller are coded. Of 4.125 bits per weight of a 4-bit grid in groups of 128 Gaussian weights the codes
+    take 3.661 instead of 4 and the scales 0.081 instead of 0.125. On real weights, with the same grid, classes of rows
+    or columns give 0.01 to 0.10 bit beside that: resnet20 3.716 bits (3.761 with one table each), VGG layers 3.467
+    (3.496), stories260K 3.808 (3.906), a character LSTM 3.434 (3.508).
+
+    Parameters
+    ----------
+    inner : mapping
+        The configuration of the other one.
+    coded : tuple
+        The coded buffers, each as ``(name, dtype, shape, bits, size, columns)``.
+    parts : mapping from str to NDArray
+        All buffers under the other one's names: streams of uint8, or as they were.
+
+    Examples
+    --------
+    >>> from factorq.codecs import OneHot
+    >>> x = OneHot.encode(np.arange(4000) % 40 // 39, 2)
+    >>> y = shrunk(x)
+    >>> x.nbytes, y.nbytes, np.array_equal(x.decode(), y.decode())
+    (500, 90, True)
+    """
+
+    id: ClassVar[str] = "entropy"
+    inner: Mapping[str, Any]
+    coded: tuple[Part, ...]
+    parts: Mapping[str, NDArray[Any]] = buffer()
+
+    @classmethod
+    def encode(cls, encoded: Encoded) -> Entropy:
+        """What ``encoded`` stores, every buffer coded that gets smaller by it."""
+        packed = encoded.packed()
+        parts, coded = encoded.buffers(), []
+        for name, array in list(parts.items()):
+            codes, layout = _codes(array, packed.get(name))
+            if layout is None:
+                continue
+            stream = rans.pack(codes, layout.bits, layout.columns)
+            if stream.nbytes < array.nbytes:
+                parts[name] = stream
+                coded.append((name, str(array.dtype), array.shape, layout.bits, layout.size, layout.columns))
+        config = encoded.config()
+        return cls(shape=encoded.shape, dtype=encoded.dtype, inner=config, coded=tuple(coded), parts=parts)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], **extra: Any) -> Self:
+        plain = dict(config)
+        inner, parts = plain.pop("inner"), dict(extra.pop("buffers"))
+        return super(Encoded, cls).from_config(plain, inner=inner, parts=parts)
+
+    def buffers(self) -> dict[str, NDArray[Any]]:
+        return dict(self.parts)
+
+    def check(self) -> None:
+        self.require(isinstance(self.inner, Mapping) and self.inner.get("id") != self.id, "no codec inside")
+        for part in self.coded:
+            self.require(_sound(part), f"coded buffer {part!r} is malformed")
+            stream = self.parts.get(part[0])
+            good = stream is not None and stream.dtype == np.uint8 and stream.ndim == 1 and stream.flags.c_contiguous
+            self.require(good, f"the stream of {part[0]} is no uint8 vector")
+            self.require(rans.holds(self.parts[part[0]], part[4]), f"{part[4]} codes in the stream of {part[0]}")
+        try:  # zeros that are never touched take no memory
+            blank = self._with({part[0]: np.zeros(part[2], _DTYPES[part[1]]) for part in self.coded})
+        except (MemoryError, ValueError) as error:
+            self.require(False, f"its codes do not fit in memory ({error})")
+            raise
+        fits = blank.shape == self.shape and blank.dtype == self.dtype
+        self.require(fits, f"codec {blank.id} of shape {blank.shape}, expected {self.shape} of {self.dtype}")
+
+    def restored(self) -> Encoded:
+        """The other ``Encoded`` as it was, with all codes decoded."""
+        decoded = {}
+        for name, dtype, shape, bits, size, columns in self.coded:
+            codes = rans.unpack(self.parts[name], bits, size, columns)
+            whole = bits_kernel.pack(codes, bits) if dtype == "uint8" else codes.view(_DTYPES[dtype])
+            decoded[name] = whole.reshape(shape)
+        return self._with(decoded)
+
+    def _with(self, buffers: Mapping[str, NDArray[Any]]) -> Encoded:
+        return decode_config(self.inner, {**self.parts, **buffers})
+
+    def decode(self) -> NDArray[Any]:
+        return self.restored().decode()
+
+    def nearest(self, x: NDArray[Any]) -> Entropy:
+        return self.encode(self.restored().nearest(x))
+
+    def points(self) -> Points:
+        return self.restored().points()
+
+    def reshaped(self, shape: tuple[int, ...]) -> Entropy:
+        return self.encode(self.restored().reshaped(shape))
+
+    def summary(self) -> str:
+        return f"{super().summary()}, {self.inner['id']}, entropy-coded {' and '.join(p[0] for p in self.coded)}"
+
+
+def shrunk(encoded: Encoded) -> Encoded:
+    """``encoded`` entropy-coded if that is strictly smaller in stored bytes, else the same object.
+
+    Parameters
+    ----------
+    encoded : Encoded
+        Any codec, with or without another inside.
+
+    Returns
+    -------
+    Encoded
+        Its array is bit for bit that of ``encoded``.
+    """
+    if isinstance(encoded, Entropy):
+        return encoded
+    best = encoded
+    for version in (encoded, *encoded.versions()):
+        coded = Entropy.encode(version)
+        best = coded if coded.nbytes < best.nbytes else best
+    return best
+
+
+def _codes(array: NDArray[Any], packed: Packed | None) -> tuple[NDArray[Any], Packed | None]:
+    """The integers in which a buffer can be coded, and how they lie; None for one that cannot."""
+    if packed is not None:
+        return bits_kernel.unpack(array, packed.bits, packed.size), packed
+    if str(array.dtype) not in FLOATS:
+        return array, None
+    halves = array.reshape(-1).view(np.uint16)
+    width = array.itemsize // 2
+    columns = (width,) if width > 1 else array.shape[-1:]
+    return halves, Packed(16, halves.size, columns)
+
+
+def _sound(part: Any) -> bool:
+    """Whether ``part`` describes a buffer whose codes fill it."""
+    match part:
+        case (str(), str(dtype), tuple(shape), int(bits), int(size), tuple(columns)) if dtype in _DTYPES:
+            counts = (*shape, size, *columns)
+            if not all(type(n) is int and 0 <= n < _MOST for n in counts) or not 1 <= bits <= 16:
+                return False
+            if not all(n > 0 and size % n == 0 for n in columns) or len(columns) > 4 or len(shape) > 32:
+                return False
+            entries = int(np.prod(shape, dtype=object))
+            if dtype == "uint8":
+                return shape == (bits_kernel.packed_size(size, bits),)
+            return bits == 16 and entries * _DTYPES[dtype].itemsize == 2 * size
+    return False

@@ -1,0 +1,54 @@
+"""Quantized plane rotations, plainly: the specification."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[Any]
+
+
+def encode(X: Floats, cosines: Floats, sines: Floats, codes: NDArray[np.uint16]) -> None:
+    m, leading = X.shape
+    q = 0
+    for i in range(leading):
+        for j in range(i + 1, m):
+            k = nearest(X[i, i], X[j, i], cosines, sines)
+            rotate(X, i, j, cosines[k], sines[k])
+            codes[q] = k
+            q += 1
+
+
+def decode(codes: NDArray[np.uint16], leading: int, cosines: Floats, sines: Floats, out: Floats) -> None:
+    m = out.shape[0]
+    q = codes.size
+    for i in range(leading - 1, -1, -1):
+        for j in range(m - 1, i, -1):
+            q -= 1
+            rotate(out, i, j, cosines[codes[q]], -sines[codes[q]])
+
+
+def nearest(a: float, b: float, cosines: Floats, sines: Floats) -> int:
+    """The code whose rotation moves most of (a, b) to the first axis: of the codes around atan(b / a), the lowest."""
+    count = cosines.size
+    if a == 0.0 and b == 0.0:
+        return count // 2
+    angle = math.atan2(b, a) if a >= 0.0 else math.atan2(-b, -a)
+    guess = round(angle * (count / math.pi)) + count // 2
+    best, most = 0, -1.0
+    for around in range(guess - 1, guess + 2):
+        k = around % count
+        moved = abs(a * cosines[k] + b * sines[k])
+        if moved > most:
+            best, most = k, moved
+    return best
+
+
+def rotate(X: Floats, i: int, j: int, c: float, s: float) -> None:
+    """Rows i, j of X become ``c X_i + s X_j`` and ``c X_j - s X_i``."""
+    first, second = X[i].copy(), X[j].copy()
+    X[i] = c * first + s * second
+    X[j] = c * second - s * first
