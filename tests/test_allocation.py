@@ -206,9 +206,10 @@ def test_a_missed_total_is_corrected() -> None:
     assert corrected(recipe, [row("a", 2000), row("b", 2000)], 2.0) is recipe
     assert corrected(recipe, [row("a", 1995), row("b", 2000)], 2.0) is recipe
     larger = corrected(recipe, [row("a", 2100), row("b", 2000)], 2.0)
-    smaller = corrected(recipe, [row("a", 1500), row("b", 2000)], 2.0)
+    smaller = corrected(recipe, [row("a", 1700), row("b", 2000)], 2.0)
     assert 1.0 < larger.method.step < 1.05
     assert 0.8 < smaller.method.step < 1.0
+    assert corrected(recipe, [row("a", 1500), row("b", 2000)], 2.0) is recipe  # a jump that no step fills
     kept = [row("a", 2000), row("as it is", 32_000, method="")]
     assert corrected(recipe, kept, 2.0) is recipe
     assert corrected(recipe, kept[1:], 2.0) is recipe

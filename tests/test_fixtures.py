@@ -17,8 +17,8 @@ FILES = sorted(FOLDER.glob("v*/*.safetensors"))
 
 
 def kinds(encoded: Encoded) -> set[str]:
-    inner = getattr(encoded, "inner", None)
-    return {encoded.id} | (kinds(inner) if inner is not None else set())
+    inner = getattr(encoded, "inner", None)  # a codec, or the description of one whose codes are entropy-coded
+    return {encoded.id} | (kinds(inner) if isinstance(inner, Encoded) else {inner["id"]} if inner else set())
 
 
 def keeps(config: object, old: object) -> bool:
@@ -73,4 +73,4 @@ def test_saving_again_keeps_every_byte(tmp_path: Path) -> None:
 
 
 def test_frozen_files_are_small() -> None:
-    assert sum(p.stat().st_size for p in FILES) < 100_000
+    assert sum(p.stat().st_size for p in FILES) < 400_000

@@ -25,7 +25,8 @@ from factorq.forms import CP, Chain, Fold, Folded, Leaf, Tucker
 Content = dict[str, tuple[str, tuple[int, ...], bytes]]
 MUTANTS = int(os.environ.get("FACTORQ_FUZZ", "10000"))
 NAMES = ("scalar 3 midtread", "scalar asymmetric", "scalar lloyd", "scalar masked", "pruned", "svd 4 bits + pruned",
-         "quantized-sparse", "scalar nf4")  # fmt: skip
+         "quantized-sparse", "scalar nf4", "trellis 3", "trellis 1.5 static", "trellis fixed rate, rotated",
+         "rotated both + scalar", "vector quantization ragged")  # fmt: skip
 
 
 def forms() -> dict[str, Factorization]:

@@ -310,7 +310,7 @@ def test_a_step_that_meets_the_budget_is_found(size: int, bits: float, off: floa
 
     budget = size * (bits + offset) / 8
     found = meet(encode, size, budget, 2.0**off, 2.0**-60)
-    assert 0.998 * budget <= found.nbytes <= budget
+    assert min(0.998 * budget, budget - 12) <= found.nbytes <= budget  # or a few bytes under: sizes jump
 
 
 def test_a_budget_that_nothing_meets_gives_the_smallest() -> None:

@@ -47,7 +47,10 @@ def in_steps(x: NDArray[Any], step: float) -> tuple[NDArray[np.float32], NDArray
     """``x`` (P, R, C) in steps; entries beyond what float32 resolves become 0 and outliers (2, n): place and value."""
     mantissa, exponent = math.frexp(step)
     with np.errstate(over="ignore"):  # infinite is far out, too
-        ratio = np.divide(x, step, dtype=x.dtype) if abs(exponent) < 100 else scaled(x, -exponent) / mantissa
+        if abs(exponent) < 100:
+            ratio = np.divide(x, step, dtype=x.dtype)
+        else:  # beyond what float32 can be scaled by
+            ratio = scaled(x.astype(np.float64), -exponent) / mantissa
     if max(-float(ratio.min(initial=0)), float(ratio.max(initial=0))) < kernel.LARGEST:
         return np.ascontiguousarray(ratio, np.float32), None
     far = np.abs(ratio) >= kernel.LARGEST

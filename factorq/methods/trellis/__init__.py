@@ -155,9 +155,8 @@ class Trellis(Method):
             form, how = fixed_rate.encode(problem.W, int(self.bits or 0), self.states, problem.gram)
             return Solution(form, f"{self.states} states, tail-biting{how}")
         unit = binary_exponent(problem.W)
-        if abs(unit) > (
-            _EXTREME if problem.W.dtype == np.float64 else _EXTREME_SINGLE
-        ):  # near the ends of the range sums and steps would leave it
+        extreme = _EXTREME if problem.W.dtype == np.float64 else _EXTREME_SINGLE
+        if abs(unit) > extreme:  # near the ends of the range sums and steps would leave it
             solution = replace(self, step=self.step and _shifted(self.step, -unit)).solve(
                 replace(problem, W=scaled(problem.W, -unit))
             )
