@@ -223,8 +223,10 @@ def test_an_interrupt_has_status_130_and_leaves_nothing(folder: Path, jobs: str)
     command = [sys.executable, "-c", "from factorq.cli import main; main()", "compress", "in.safetensors",
                "-o", "out.safetensors", "--method", "svd(rank=32, bits=3)", "--jobs", jobs]  # fmt: skip
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # Shells start background jobs with the signal ignored, which a child inherits.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     assert process.stdout is not None
     process.stdout.readline()  # the first tensor is done
     time.sleep(0.2)
