@@ -96,7 +96,7 @@ def test_the_network_has_learnt(run: Run) -> None:
     """Ten digits: a tenth is chance. Four bits keep what was learnt."""
     before = run.summary["network"]["accuracy"]
     assert before > 0.7
-    assert run.rows[0]["method"] == "grid, 4 bits"
+    assert run.rows[0]["method"] == "trellis, 4 bits"
     assert run.rows[0]["accuracy_after"] > before - 0.1
 
 
@@ -118,7 +118,7 @@ def test_commands_can_be_repeated(run: Run) -> None:
 
 
 def test_the_python_call_can_be_repeated(run: Run) -> None:
-    row = next(row for row in run.rows if row["method"] == "grid, 2 bits, gram")
+    row = next(row for row in run.rows if row["method"] == "trellis, 2 bits, gram")
     assert row["command"] == "factorq.decompose(W, bits=2, gram=gram)"
     network = demo.train((32, 16), 20)
     stored = fq.load(run.file(row))

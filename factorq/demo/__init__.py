@@ -100,21 +100,22 @@ def run(output: Path, echo: Echo, quick: bool = False) -> dict[str, Any]:
 
 
 def _settings(quick: bool) -> list[Setting]:
-    grid, lloyd, pruned, gram, low, stack, sparse = STYLES
+    trellis, grid, lloyd, pruned, gram, low, stack, sparse = STYLES
     if quick:
         return [
-            Setting(grid, "grid, 4 bits", {"bits": 4}),
-            Setting(gram, "grid, 2 bits, gram", {"bits": 2}, calibrated=True),
+            Setting(trellis, "trellis, 4 bits", {"bits_per_weight": 4}),
+            Setting(gram, "trellis, 2 bits, gram", {"bits": 2}, calibrated=True),
             Setting(stack, "rank 4 + grid, 3 bits", {"method": "svd(rank=4, bits=8) + scalar(bits=3)"}),
         ]
     half = {"bits": 4, "sparsity": 0.5}
     return [
-        *(Setting(grid, f"grid, {bits} bits", {"bits": bits}) for bits in (2, 3, 4, 8)),
+        *(Setting(trellis, f"trellis, {b} bit{'s' * (b > 1)}", {"bits_per_weight": b}) for b in (1, 2, 3, 4)),
+        *(Setting(grid, f"grid, {bits} bits", {"method": "scalar", "bits": bits}) for bits in (2, 3, 4, 8)),
         *(Setting(lloyd, f"Lloyd-Max, {b} bits", {"method": f"scalar(bits={b}, levels=lloyd)"}) for b in (2, 3)),
         Setting(pruned, "pruned to 2 bits/weight", {"method": "scalar", "bits_per_weight": 2}),
         Setting(pruned, "50% pruned, 4 bits", half),
         Setting(gram, "50% pruned, 4 bits, gram", half, calibrated=True),
-        Setting(gram, "grid, 2 bits, gram", {"bits": 2}, calibrated=True),
+        Setting(gram, "trellis, 2 bits, gram", {"bits": 2}, calibrated=True),
         *(Setting(low, f"rank 10, {bits} bits", {"rank": 10, "bits": bits}) for bits in (4, 8)),
         *(
             Setting(stack, f"rank 4 + grid, {b} bits", {"method": f"svd(rank=4, bits=8) + scalar(bits={b})"})

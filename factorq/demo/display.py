@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 STYLES = {  # colour (Okabe and Ito's palette and a purple) and marker of each family, in the legend's order
+    "trellis": ("#000000", "p"),
     "grid": ("#0072B2", "o"),
     "Lloyd-Max levels": ("#56B4E9", "s"),
     "pruned + grid": ("#E69F00", "D"),
@@ -141,7 +142,7 @@ def _dress_error(axes: Any, most: float) -> None:
     """The left panel's bound, scale and labels."""
     axes.set_yscale("log", base=2)
     axes.plot([0, most], [1, 2**-most], color="0.4", linestyle="--", linewidth=1)
-    x = 0.5 * most
+    x = 0.72 * most  # right of the trellis, which may lie below the bound
     y = 0.88 * 2**-x
     slope = math.degrees(math.atan(-math.log(2) * y))  # in data coordinates, parallel to the bound
     axes.text(
