@@ -18,7 +18,7 @@ _SAMPLE = 1 << 16
 MOST = 1024  # integers beyond which rates are all alike
 # Weight of one bit in squared steps. At the slope of the Gaussian bound, 2 ln 2 D, a point k * step is its own
 # centroid to 0.1 % of D: at 0.5 to 4.4 bits the stored k * step lose .0005 bit against fitted points.
-TRELLIS_WEIGHT, SCALAR_WEIGHT = 0.4, 0.11
+_TRELLIS_WEIGHT, _SCALAR_WEIGHT = 0.4, 0.11
 
 Rates = NDArray[np.float32]
 Classes = NDArray[np.uint8]
@@ -59,6 +59,11 @@ def in_steps(x: NDArray[Any], step: float) -> tuple[NDArray[np.float32], NDArray
     return np.where(far, 0, ratio).astype(np.float32), np.stack([places.astype(np.float64), values])
 
 
+def squared_steps(rates: Rates, states: int) -> Rates:
+    """What ``rates`` bits weigh against squared errors in steps."""
+    return np.float32(_TRELLIS_WEIGHT if states > 1 else _SCALAR_WEIGHT) * rates
+
+
 def find(
     core: NDArray[np.float32], classes: Classes, rates: Rates, states: int, grid: list[Block]
 ) -> NDArray[np.int32]:
@@ -73,14 +78,14 @@ def find(
     rates : NDArray, (classes, 2 K + 1) float32
         Bits of the integers.
     """
-    weight = np.float32(TRELLIS_WEIGHT if states > 1 else SCALAR_WEIGHT)
+    costs = squared_steps(rates, states)
     machine = kernel.machine(states)
     k = np.empty(core.shape, np.int32)
 
     def search(batch: list[Block]) -> None:
         x = stacked(core, batch)
         y = np.zeros(x.shape, np.uint8) if len(rates) == 1 else stacked(classes, batch)
-        found = kernel.search(x, y, weight * rates, machine, np.zeros(len(batch), np.int64))
+        found = kernel.search(x, y, costs, machine, np.zeros(len(batch), np.int64))
         for (rows, columns), path in zip(batch, found, strict=True):
             part = k[:, rows, columns]
             part[...] = path.reshape(part.shape)

@@ -18,7 +18,6 @@ from .. import twin
 
 STEPS = (1, 2, 4, 8, 16)
 ORDERS = 4
-MOST_SYMBOLS_BITS = 12
 
 Counts = NDArray[np.int64]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...codecs import Path, Rotation
 from ...codecs.path import grid, rounded, strips
-from ...codecs.path.search import SCALAR_WEIGHT, TRELLIS_WEIGHT, first_rates
+from ...codecs.path.search import first_rates, squared_steps
 from ...constraints.coded import SAMPLE, Search
 from ...forms import Fold, Folded, Form, Leaf
 from ...kernels.trellis import machine
@@ -56,8 +56,9 @@ class Coder(Search):
         parts = [columns for rows, columns in cells if rows.start == 0]
         core = (W.T / step).astype(np.float32)[None]
         rates = first_rates(core, np.zeros(core.shape, np.uint8), self.states)
-        weight = np.float32(TRELLIS_WEIGHT if self.states > 1 else SCALAR_WEIGHT)
-        descent = Descent(step, weight * rates, metric.U.diagonal(), machine(self.states), tops, parts)
+        descent = Descent(
+            step, squared_steps(rates, self.states), metric.U.diagonal(), machine(self.states), tops, parts
+        )
         in_turn(W, metric, descent)
         return Path.of_integers(descent.k, step=step, states=self.states, model=plain.model, dtype=str(W.dtype))
 

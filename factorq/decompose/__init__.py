@@ -3,70 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from copy import deepcopy
-from dataclasses import MISSING, dataclass, replace
+from dataclasses import MISSING, replace
 from typing import Any
 
 import numpy as np
 
-from .arrays import FLOATS, Array, Home, check_weight, dtype_name, generator, is_array
-from .constraints import check_bits, check_sparsity
-from .errors import ArgumentError, refuse, refuse_type
-from .factorization import Factorization
-from .measure import bits_per_weight as per_weight
-from .methods import SVD, Method, QuantizedSparse, Scalar, Trellis
-from .methods.base import check_factor_bits, check_rank, check_store, run
-from .named import find, known, settings
-from .solvers.loop import Callback
+from ..arrays import FLOATS, Array, Home, check_weight, dtype_name, generator, is_array
+from ..constraints import check_bits, check_sparsity
+from ..errors import ArgumentError, refuse, refuse_type
+from ..factorization import Factorization
+from ..methods import SVD, Method, QuantizedSparse, Scalar, Trellis
+from ..methods.base import check_factor_bits, check_rank, check_store, run
+from ..named import find, known, settings
+from ..solvers.loop import Callback
+from .plan import Plan
+from .size import at_size
+
+__all__ = ["Plan", "decompose", "explain"]
 
 Bits = float | tuple[int, ...] | None
-_WINDOW = 0.98  # a target size is met between this share of it and all of it
-_NEAR = 0.85  # share of the target that a cheap run of a candidate should store to stay in the race
-_CODED = (1.0, 1.04, 1.08, 1.12)  # packed sizes, in targets, that entropy coding may bring under the target
-_FINALISTS = 2  # candidates that are solved in full
-_CORRECTIONS = 4  # times that a size which depends on the values is aimed at again
 _EXAMPLES = "decompose(W, bits=4), decompose(W, rank=64, bits=4) or decompose(W, rank=64, bits=4, sparsity=0.5)"
 _PLANNED = {"cp": "CP", "sparse_pca": "SparsePCA"}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What :func:`decompose` would do: the method, the reason, and what it is expected to store.
-
-    Attributes
-    ----------
-    method : Method
-        The method with its settings.
-    reason : str
-        Why this one.
-    nbytes : int
-        Stored bytes, an upper bound where they depend on the values.
-    bits_per_weight : float
-        The same per weight.
-    """
-
-    method: Method
-    reason: str
-    shape: tuple[int, ...]
-    dtype: str
-    draft: Method | None = None
-    free: frozenset[str] = frozenset()
-
-    @property
-    def nbytes(self) -> int:
-        """Stored bytes that the method predicts."""
-        return self.method.nbytes(self.shape, self.dtype)
-
-    @property
-    def bits_per_weight(self) -> float:
-        """``8 * nbytes / W.size`` as predicted."""
-        return per_weight(self.nbytes, math.prod(self.shape))
-
-    def __str__(self) -> str:
-        shape = "x".join(map(str, self.shape))
-        size = f"at most {self.bits_per_weight:.4g} bits per weight ({self.nbytes:,} bytes)"
-        return f"{self.method} for a {shape} {self.dtype} array: {self.reason}; {size}"
 
 
 def decompose(
@@ -134,7 +91,7 @@ def decompose(
     options: dict[str, Any] = {"gram": gram, "store": store, "callback": callback}
     if bits_per_weight is None:
         return run(plan.method, W, rng=rng, **options)
-    return _at_size(plan, W, float(bits_per_weight), generator(rng), options)
+    return at_size(plan, W, float(bits_per_weight), generator(rng), options)
 
 
 def explain(
@@ -282,67 +239,6 @@ def _by_id(method: object, given: dict[str, Any], sized: bool) -> Method:
 def _missing(id: str, asked: str, remedy: str) -> ArgumentError:
     found = f"{asked}, which asks for {_PLANNED[id]}, not in this version"
     return refuse("method", found=found, allowed=", ".join(known("methods")), remedy=remedy)
-
-
-def _at_size(plan: Plan, W: Array, target: float, rng: np.random.Generator, options: dict[str, Any]) -> Factorization:
-    """The solution of least error among those that store within 2 % under ``target`` bits per weight.
-
-    Where there are several candidates, cheap runs find the best ones.
-    """
-
-    def solved(method: Method) -> Factorization:
-        return run(method, W, rng=deepcopy(rng), **options)
-
-    sized = (plan.draft or plan.method).resized
-    aims = [share * target for share in (_CODED if options["store"] == "entropy" else (1.0,))]
-    candidates = list(dict.fromkeys(m for aim in aims for m in sized(plan.shape, plan.dtype, aim, plan.free)))
-    if len(candidates) > _FINALISTS:
-        quick = options | {"callback": None}
-        tried = [(run(m.cheaper(), W, rng=deepcopy(rng), **quick), m) for m in candidates]
-        most = target if len(aims) > 1 else math.inf  # what coding does not bring under the target is out
-        near = [(F, m) for F, m in tried if _NEAR * target <= F.bits_per_weight <= most] or tried
-        candidates = [m for _, m in sorted(near, key=lambda pair: _loss(pair[0]))[:_FINALISTS]]
-    found = [F for method in candidates for F in _corrected(method, plan, target, solved)]
-    under = [F for F in found if F.bits_per_weight <= target]
-    inside = [F for F in under if F.bits_per_weight >= _WINDOW * target]
-    if inside:
-        return min(inside, key=_loss)
-    if not under:
-        least = min((F.bits_per_weight for F in found), default=None)
-        asked = f"{target:g} for a {'x'.join(map(str, plan.shape))} array by {plan.method.id}"
-        allowed = "a size that its settings can reach" + (f", from {least:.4g} bits per weight" if least else "")
-        raise refuse("bits_per_weight", found=asked, allowed=allowed)
-    best = max(under, key=lambda F: F.bits_per_weight)
-    note = f"the nearest size under {target:g} that {plan.method.id} can store here is {best.bits_per_weight:.4g}"
-    return replace(best, status=f"{best.status}; {note}")
-
-
-def _corrected(
-    method: Method, plan: Plan, target: float, solved: Callable[[Method], Factorization]
-) -> list[Factorization]:
-    """Solutions at ``target``, aimed at again where the stored size depends on the values and missed."""
-    found: list[Factorization] = []
-    aim = target
-    for _ in range(_CORRECTIONS):
-        F = solved(method)
-        found.append(F)
-        if _WINDOW * target <= F.bits_per_weight <= target or F.nbytes == method.nbytes(plan.shape, plan.dtype):
-            break
-        aim *= 0.99 * target / F.bits_per_weight
-        again = [m for m in method.resized(plan.shape, plan.dtype, aim, plan.free) if _alike(m, method)]
-        if not again:
-            break
-        method = again[0]
-    return found
-
-
-def _alike(a: Method, b: Method) -> bool:
-    """Whether two versions of a method differ only in sparsity."""
-    return {**a.config(), "sparsity": 0} == {**b.config(), "sparsity": 0}
-
-
-def _loss(F: Factorization) -> float:
-    return F.relative_error if F.gram_error is None else F.gram_error
 
 
 def _shape_of(W: Array) -> tuple[tuple[int, ...], str]:

@@ -1,0 +1,85 @@
+"""A stored size as the target: candidates of a method, the best of those that fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Array
+from ..errors import refuse
+from ..factorization import Factorization
+from ..methods import Method
+from ..methods.base import run
+from .plan import Plan
+
+_WINDOW = 0.98  # a target size is met between this share of it and all of it
+_NEAR = 0.85  # share of the target that a cheap run of a candidate should store to stay in the race
+_CODED = (1.0, 1.04, 1.08, 1.12)  # packed sizes, in targets, that entropy coding may bring under the target
+_FINALISTS = 2  # candidates that are solved in full
+_CORRECTIONS = 4  # times that a size which depends on the values is aimed at again
+
+
+def at_size(plan: Plan, W: Array, target: float, rng: np.random.Generator, options: dict[str, Any]) -> Factorization:
+    """The solution of least error among those that store within 2 % under ``target`` bits per weight.
+
+    Where there are several candidates, cheap runs find the best ones.
+    """
+
+    def solved(method: Method) -> Factorization:
+        return run(method, W, rng=deepcopy(rng), **options)
+
+    sized = (plan.draft or plan.method).resized
+    aims = [share * target for share in (_CODED if options["store"] == "entropy" else (1.0,))]
+    candidates = list(dict.fromkeys(m for aim in aims for m in sized(plan.shape, plan.dtype, aim, plan.free)))
+    if len(candidates) > _FINALISTS:
+        quick = options | {"callback": None}
+        tried = [(run(m.cheaper(), W, rng=deepcopy(rng), **quick), m) for m in candidates]
+        most = target if len(aims) > 1 else math.inf  # what coding does not bring under the target is out
+        near = [(F, m) for F, m in tried if _NEAR * target <= F.bits_per_weight <= most] or tried
+        candidates = [m for _, m in sorted(near, key=lambda pair: _loss(pair[0]))[:_FINALISTS]]
+    found = [F for method in candidates for F in _corrected(method, plan, target, solved)]
+    under = [F for F in found if F.bits_per_weight <= target]
+    inside = [F for F in under if F.bits_per_weight >= _WINDOW * target]
+    if inside:
+        return min(inside, key=_loss)
+    if not under:
+        least = min((F.bits_per_weight for F in found), default=None)
+        asked = f"{target:g} for a {'x'.join(map(str, plan.shape))} array by {plan.method.id}"
+        allowed = "a size that its settings can reach" + (f", from {least:.4g} bits per weight" if least else "")
+        raise refuse("bits_per_weight", found=asked, allowed=allowed)
+    best = max(under, key=lambda F: F.bits_per_weight)
+    note = f"the nearest size under {target:g} that {plan.method.id} can store here is {best.bits_per_weight:.4g}"
+    return replace(best, status=f"{best.status}; {note}")
+
+
+def _corrected(
+    method: Method, plan: Plan, target: float, solved: Callable[[Method], Factorization]
+) -> list[Factorization]:
+    """Solutions at ``target``, aimed at again where the stored size depends on the values and missed."""
+    found: list[Factorization] = []
+    aim = target
+    for _ in range(_CORRECTIONS):
+        F = solved(method)
+        found.append(F)
+        if _WINDOW * target <= F.bits_per_weight <= target or F.nbytes == method.nbytes(plan.shape, plan.dtype):
+            break
+        aim *= 0.99 * target / F.bits_per_weight
+        again = [m for m in method.resized(plan.shape, plan.dtype, aim, plan.free) if _alike(m, method)]
+        if not again:
+            break
+        method = again[0]
+    return found
+
+
+def _alike(a: Method, b: Method) -> bool:
+    """Whether two versions of a method differ only in sparsity."""
+    return {**a.config(), "sparsity": 0} == {**b.config(), "sparsity": 0}
+
+
+def _loss(F: Factorization) -> float:
+    return F.relative_error if F.gram_error is None else F.gram_error
