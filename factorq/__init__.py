@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from .decompose import Plan, decompose, explain
     from .errors import ArgumentError, ArgumentTypeError, ArtifactError, FactorqError, FileAccessError
     from .factorization import Factorization, load, save
-    from .methods import SVD, Method, QuantizedSparse, Rotated, Scalar, VectorQuantization
+    from .methods import SVD, Method, QuantizedSparse, Rotated, Scalar, SparsePCA, VectorQuantization
     from .solvers.loop import Progress
 
 _HOME = {
     "decompose": ("decompose", "explain", "Plan"),
     "errors": ("ArgumentError", "ArgumentTypeError", "ArtifactError", "FactorqError", "FileAccessError"),
     "factorization": ("Factorization", "load", "save"),
-    "methods": ("Method", "QuantizedSparse", "Rotated", "SVD", "Scalar", "Trellis", "VectorQuantization"),
+    "methods": ("Method", "QuantizedSparse", "Rotated", "SVD", "Scalar", "SparsePCA", "Trellis", "VectorQuantization"),
     "solvers.loop": ("Progress",),
 }
 _ROOMS = {name: room for room, names in _HOME.items() for name in names}
@@ -40,6 +40,7 @@ __all__ = [
     "QuantizedSparse",
     "Rotated",
     "Scalar",
+    "SparsePCA",
     "Trellis",
     "VectorQuantization",
     "__version__",

@@ -15,7 +15,17 @@ import numpy as np
 from hypothesis import strategies as st
 
 from factorq.constraints import Clustered, Constraint, OneHotRows, Quantized, Real, Sparse
-from factorq.methods import SVD, Method, QuantizedSparse, Rotated, Scalar, Stacked, Trellis, VectorQuantization
+from factorq.methods import (
+    SVD,
+    Method,
+    QuantizedSparse,
+    Rotated,
+    Scalar,
+    SparsePCA,
+    Stacked,
+    Trellis,
+    VectorQuantization,
+)
 
 DTYPES = {name: np.dtype(getattr(np, name, None) or ml_dtypes.bfloat16) for name in
           ("float16", "bfloat16", "float32", "float64")}  # fmt: skip
@@ -54,7 +64,7 @@ class MethodCase:
 def _fit(method: Method, shape: tuple[int, ...]) -> Method:
     if isinstance(method, Stacked):
         return Stacked(tuple(_fit(m, shape) for m in method.methods))
-    if isinstance(method, SVD):
+    if isinstance(method, SVD | SparsePCA):
         return replace(method, rank=min(method.rank, shape[0], math.prod(shape[1:])))
     return method
 
@@ -119,6 +129,9 @@ METHODS: dict[str, MethodCase] = {
     "quantized-sparse": MethodCase(QuantizedSparse(rank=4, bits=4, sparsity=0.5, max_iter=4), exact=False),
     "quantized-sparse real": MethodCase(QuantizedSparse(rank=3, bits=None, sparsity=0.3, max_iter=4), exact=False),
     "quantized-sparse wide": MethodCase(QuantizedSparse(rank=20, bits=(6, 3), sparsity=0.7, max_iter=3), exact=False),
+    "sparse pca": MethodCase(SparsePCA(rank=3, sparsity=0.7, max_iter=6), exact=False),
+    "sparse pca, each": MethodCase(SparsePCA(rank=4, sparsity=0.5, per_component=True, max_iter=5), exact=False),
+    "sparse pca, dense": MethodCase(SparsePCA(rank=2, sparsity=0.0), exact=False),
     "trellis 3": MethodCase(Trellis(bits=3), exact=False),
     "trellis 1.5 static": MethodCase(Trellis(bits=1.5, states=64, model="static"), exact=False),
     "trellis 4.2 one state": MethodCase(Trellis(bits=4.2, states=1, transform=False), exact=False),

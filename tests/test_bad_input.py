@@ -95,8 +95,8 @@ BAD: dict[str, tuple[type[Exception], str, Call]] = {
     "gram integers": (T, r"^gram: found dtype int64", lambda: fq.decompose(W, bits=4, gram=np.eye(12, dtype=int))),
     "gram list": (T, r"^gram: found list", lambda: fq.decompose(W, bits=4, gram=GRAM.tolist())),
     "gram of mixed positions": (
-        V, r"^gram: .*quantized_sparse",
-        lambda: fq.decompose(KERNEL, rank=2, bits=4, sparsity=0.5, gram=np.eye(27)),
+        V, r"^gram: .*quantized_sparse.*positions.*auto",
+        lambda: fq.decompose(KERNEL, method=fq.QuantizedSparse(2, 4, 0.5, fold="positions"), gram=np.eye(27)),
     ),
     # method and the other keywords
     "nothing": (T, r"rank=64", lambda: fq.decompose(W)),
@@ -110,7 +110,7 @@ BAD: dict[str, tuple[type[Exception], str, Call]] = {
     "id alone": (V, r"^Scalar: ", lambda: fq.decompose(W, method="scalar")),
     "CP is not here": (V, r"^method: .*CP.*svd", lambda: fq.decompose(KERNEL, rank=2)),
     "quantized CP is not here": (V, r"^method: .*CP.*svd", lambda: fq.decompose(KERNEL, rank=2, bits=4)),
-    "sparse PCA is not here": (V, r"^method: .*SparsePCA", lambda: fq.decompose(W, rank=2, sparsity=0.5)),
+    "sparse PCA of too many": (V, r"^rank: found 9 .*QuantizedSparse", lambda: fq.decompose(W, rank=9, sparsity=0.5)),
     "planned id": (V, r"^method: .*CP", lambda: fq.decompose(W, rank=2, method="cp")),
     "store xor": (V, r"^store: found 'xor'.*'packed'.*'entropy'", lambda: fq.decompose(W, bits=4, store="xor")),
     "store 3": (V, r"^store: found 3", lambda: fq.decompose(W, bits=4, store=3)),
@@ -131,6 +131,35 @@ BAD: dict[str, tuple[type[Exception], str, Call]] = {
     "nf4 of 3 bits": (V, r"^levels: .*nf4", lambda: fq.Scalar(bits=3, levels="nf4")),
     "max_iter 0": (V, r"^max_iter: found 0", lambda: fq.SVD(rank=2, max_iter=0)),
     "tol -1": (V, r"^tol: found -1", lambda: fq.SVD(rank=2, tol=-1)),
+    "fold": (
+        V, r"^fold: found 'cols'.*'columns'",
+        lambda: fq.decompose(W, method=fq.QuantizedSparse(2, 4, 0.5, fold="cols")),
+    ),
+    "fold that does not divide": (
+        V, r"^fold: found 'inputs/5'.*divisor of 12",
+        lambda: fq.decompose(W, method=fq.QuantizedSparse(2, 4, 0.5, fold="inputs/5")),
+    ),
+    "positions of a matrix": (
+        V, r"^fold: found 'positions'.*'rows'",
+        lambda: fq.decompose(W, method=fq.QuantizedSparse(2, 4, 0.5, fold="positions")),
+    ),
+    "fold of a wrong type": (T, r"^fold: found 3", lambda: fq.QuantizedSparse(2, 4, 0.5, fold=3)),
+    "starts": (V, r"^starts: found 0.*1 to 64", lambda: fq.QuantizedSparse(2, 4, 0.5, starts=0)),
+    "support": (V, r"^support: found 'rows'", lambda: fq.QuantizedSparse(2, 4, 0.5, support="rows")),
+    "too sparse for a nonzero in each column": (
+        V, r"^sparsity: found 0\.9.*at most 0\.5 .*column",
+        lambda: fq.decompose(W, method=fq.QuantizedSparse(2, 4, 0.9, support="column")),
+    ),
+    "coded without a pair": (V, r"^bits: found 4 .*pair", lambda: fq.QuantizedSparse(2, 4, codes="trellis")),
+    "coded and sparse": (
+        V, r"^sparsity: found 0\.5 .*stored bits", lambda: fq.QuantizedSparse(2, (6, 2.0), 0.5, codes="trellis")
+    ),
+    "coded and overcomplete": (
+        V, r"^rank: found 70.*1 to", lambda: fq.decompose(W, method=fq.QuantizedSparse(70, (6, 2.0), codes="trellis"))
+    ),
+    "the baseline with a newer setting": (
+        V, r"^solver: .*coordinate", lambda: fq.QuantizedSparse(2, 4, solver="pgd", starts=2)
+    ),
     "solver": (V, r"^solver: found 'magic'", lambda: fq.QuantizedSparse(2, 4, 0.5, solver="magic")),
     "quantized 17": (V, r"^bits: found 17", lambda: Quantized(17)),
     "axis 2": (V, r"^axis: found 2", lambda: Quantized(4, axis=2)),

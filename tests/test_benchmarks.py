@@ -1,7 +1,9 @@
 """The rate-distortion benchmark counts every bit of its peers, and interpolates and refuses as it says."""
 
 import math
+import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,10 @@ if not FOLDER.is_dir():
     pytest.skip("the benchmarks are not beside these tests", allow_module_level=True)
 sys.path.insert(0, str(FOLDER))
 try:
+    import layers
     import peers
+    import processes
+    import quantized_sparse
     import rate_distortion as benchmark
 finally:
     sys.path.remove(str(FOLDER))
@@ -114,3 +119,55 @@ def test_the_first_of_our_methods_is_the_reference():
     rows = list(benchmark.rows_of("gaussian", W, first, (2,), 1))
     assert first.name == benchmark.REFERENCE
     assert 0 < rows[0]["gap_bits"] < 0.2
+
+
+@pytest.mark.parametrize("bits", [1.0, 700.0, 20_000.0])
+def test_the_sparse_factors_of_palm_fill_their_share_of_the_bits(bits):
+    most = quantized_sparse.nonzeros_for(1024, bits)
+    assert quantized_sparse.real_bits(1024, most) <= bits or most == 0
+    assert most == 1024 or quantized_sparse.real_bits(1024, most + 1) > bits
+    assert quantized_sparse.real_bits(4, 2) == pytest.approx(16 + 32 + math.log2(6))
+
+
+def test_a_factor_of_palm_is_measured_as_stored():
+    x = np.array([[0.0, 1e6], [1e6 / 3, -5.0]])
+    stored = quantized_sparse.half(x)
+    assert np.count_nonzero(stored) == 3
+    assert 0 < np.abs(stored - x).max() < 1e6 / 2**11
+
+
+def test_the_settings_of_the_note_are_measured_as_stored():
+    import factorq as fq
+
+    method = fq.QuantizedSparse(8, bits=(4, 2), sparsity=0.5, max_iter=4)
+    row = quantized_sparse.solved(partial(quantized_sparse.power_law, 16, 256), {"method": method}, 1)
+    assert row["bits_per_weight"] <= 8 * method.nbytes((16, 256), "float32") / 4096
+    assert row["relative_squared_error"] == row["relative_error"] ** 2
+    assert 0 < row["before_mib"] <= row["peak_mib"]
+    (_, ratio) = quantized_sparse.with_ratios([{"note": "absent"}, {"seconds": 3.0}], {"seconds": 2.0})
+    assert ratio["time_ratio"] == 1.5
+
+
+def test_a_row_without_a_measurement_says_why(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)  # for the new process
+    assert processes.isolated(partial(int, "x"))["note"].startswith("absent: ValueError: invalid literal")
+    assert "without an answer" in processes.isolated(partial(os._exit, 3))["note"]
+
+
+@pytest.mark.parametrize("name", layers.METHODS)
+def test_every_way_to_store_a_layer_keeps_its_size(name):
+    W = np.random.default_rng(5).standard_normal((16, 16, 3, 3)).astype(np.float32)
+    found = layers.METHODS[name](W, 3.0)
+    assert 2.3 < found.bits_per_weight <= 3
+    assert 4.0 ** (-found.bits_per_weight) < found.relative_error**2 < 0.5
+
+
+def test_means_over_layers_are_compared_on_the_same_layers():
+    def row(method, layer, error):
+        head = {"network": "n", "layer": layer, "target": 1.0, "method": method}
+        return head | {"bits_per_weight": 1.0, "relative_error": error, "seconds": 1.0}
+
+    measured = [row(layers.OURS, "a", 0.2), row(layers.OURS, "b", 0.6), row("svd", "a", 0.3), {"note": "absent"}]
+    ours, svd = layers.means(measured)
+    assert (ours["method"], ours["relative_error"], ours["layers"]) == (layers.OURS, pytest.approx(0.4), 2)
+    assert (svd["relative_error"], svd["ours"], svd["ours_lower"], svd["layers"]) == (0.3, 0.2, 1, 1)

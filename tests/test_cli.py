@@ -130,7 +130,7 @@ def test_options_reach_the_method(folder: Path) -> None:
         (["--rank", "65"], "rank: found 65"),
         (["--bits", "4", "--sparsity", "1.0"], "sparsity: found 1"),
         (["--bits", "4", "--sparsity", "-0.1"], "sparsity: found -0.1"),
-        (["--method", "scalr", "--bits", "4"], "did you mean 'scalar'?"),
+        (["--method", "scalr", "--bits", "4"], "did you mean 'scalar'"),
         (["--method", "svd(rank=4"], "method: found 'svd(rank=4'"),
         (["--method", "svd(rank=4)", "--bits", "3"], "method: found an object together with bits"),
         (["--bits", "4", "--jobs", "0"], "jobs: found 0"),

@@ -155,8 +155,8 @@ def test_public_names_are_frozen() -> None:
     """Names may be added here, never removed."""
     promised = {
         "ArgumentError", "ArgumentTypeError", "ArtifactError", "FactorqError", "Factorization", "FileAccessError",
-        "Method", "Plan", "Progress", "QuantizedSparse", "Rotated", "SVD", "Scalar", "Trellis", "VectorQuantization",
-        "__version__", "decompose", "explain", "load", "save",
+        "Method", "Plan", "Progress", "QuantizedSparse", "Rotated", "SVD", "Scalar", "SparsePCA", "Trellis",
+        "VectorQuantization", "__version__", "decompose", "explain", "load", "save",
     }  # fmt: skip
     assert set(fq.__all__) == promised
     assert dir(fq) == sorted(fq.__all__)

@@ -15,7 +15,10 @@ from ..kernels import levels as kernel
 from ..measure import scaled
 from .base import Grouped, buffer, groups_shape, normal_exponent, packed_rows
 
-TABLES = ("nf4", "nonzero")
+SHIFTS = {"nonzero": 0.0, "nonzero+1/4": 0.25, "nonzero+1/2": 0.5}
+"""Names of the integers without 0, with what is added to their magnitudes."""
+
+TABLES = ("nf4", *SHIFTS)
 """Names of levels that need not be stored."""
 
 
@@ -23,12 +26,13 @@ def table_levels(table: str, bits: int) -> NDArray[Any]:
     """The (2**bits,) levels of a standard table, ascending, float64.
 
     ``"nf4"``: 16 quantiles of a normal distribution with an exact 0 (Dettmers et al. 2023, arXiv 2305.14314).
-    ``"nonzero"``: the integers -2**(bits-1) .. 2**(bits-1) without 0, for values whose zeros a mask already stores.
+    ``"nonzero"``: the integers -2**(bits-1) .. 2**(bits-1) without 0, for values whose zeros a mask already stores;
+    ``"nonzero+1/4"`` and ``"nonzero+1/2"`` with magnitudes larger by so much.
     """
     if table == "nf4" and bits == 4:
         return kernel.NF4
-    if table == "nonzero":
-        positive = np.arange(1.0, 2 ** (bits - 1) + 1)
+    if table in SHIFTS:
+        positive = np.arange(1.0, 2 ** (bits - 1) + 1) + SHIFTS[table]
         return np.concatenate([-positive[::-1], positive])
     raise ArtifactError(f"codebook: table {table!r} is not known for {bits} bits")
 
@@ -86,6 +90,16 @@ class Codebook(Grouped):
         return cls(
             shape=x.shape, dtype=str(x.dtype), bits=bits, group=group, axis=axis, exponent=exponent, table=table,
             codes=codes, scales=scales, levels=None if table else values,
+        )  # fmt: skip
+
+    @classmethod
+    def of_integers(cls, k: NDArray[Any], *, bits: int, shift: float, dtype: str) -> Codebook:
+        """Write ``sign(k) (|k| + shift)`` for integers ``k`` (n,) without 0, at most ``2**(bits - 1)`` in magnitude."""
+        table = next(name for name, offset in SHIFTS.items() if offset == shift)
+        codes = np.where(k < 0, k + 2 ** (bits - 1), k + 2 ** (bits - 1) - 1)
+        packed = bits_kernel.pack(codes.astype(np.uint8 if bits <= 8 else np.uint16), bits)
+        return cls(
+            shape=k.shape, dtype=dtype, bits=bits, group=None, axis=None, exponent=0, table=table, codes=packed
         )  # fmt: skip
 
     def nearest(self, x: NDArray[Any]) -> Codebook:

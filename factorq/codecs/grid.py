@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..kernels import bits as bits_kernel
 from ..kernels import grid as kernel
+from ..measure import scaled
 from .base import Grouped, Points, buffer, groups_shape, normal_exponent, packed_rows
 
 
@@ -67,6 +68,27 @@ class Grid(Grouped):
         return cls(
             shape=x.shape, dtype=str(x.dtype), bits=bits, group=group, axis=axis, exponent=exponent,
             zero=zero or 0.0, codes=codes, scales=scales, minima=minima,
+        )  # fmt: skip
+
+    @classmethod
+    def of_integers(
+        cls, k: NDArray[Any], scales: NDArray[Any], *, bits: int, axis: int | None, dtype: str, exponent: int = 0
+    ) -> Grid:
+        """Write ``scales * k * 2**exponent`` for half-integers ``k`` within the mid-rise grid of ``bits``.
+
+        Parameters
+        ----------
+        scales : NDArray, (rows,) float64
+            One per row of the matrix of ``axis``: per column of k for axis 0. Rounded to float16, whatever their size.
+        """
+        zero = 2.0 ** (bits - 1) - 0.5
+        shift = normal_exponent(scales)
+        codes = packed_rows(
+            k, axis, bits, 0, lambda block, _: (block + zero).astype(np.uint8 if bits <= 8 else np.uint16)
+        )
+        return cls(
+            shape=k.shape, dtype=dtype, bits=bits, group=None, axis=axis, exponent=exponent + shift, zero=zero,
+            codes=codes, scales=scaled(scales, -shift).astype(np.float16).reshape(-1, 1),
         )  # fmt: skip
 
     def nearest(self, x: NDArray[Any]) -> Grid:

@@ -12,18 +12,18 @@ from ..arrays import FLOATS, Array, Home, check_weight, dtype_name, generator, i
 from ..constraints import check_bits, check_sparsity
 from ..errors import ArgumentError, refuse, refuse_type
 from ..factorization import Factorization
-from ..methods import SVD, Method, QuantizedSparse, Scalar, Trellis
+from ..methods import SVD, Method, QuantizedSparse, Scalar, SparsePCA, Trellis
 from ..methods.base import check_factor_bits, check_rank, check_store, run
 from ..named import find, known, settings
 from ..solvers.loop import Callback
 from .plan import Plan
-from .size import at_size
+from .size import at_size, placed
 
 __all__ = ["Plan", "decompose", "explain"]
 
 Bits = float | tuple[int, ...] | None
 _EXAMPLES = "decompose(W, bits=4), decompose(W, rank=64, bits=4) or decompose(W, rank=64, bits=4, sparsity=0.5)"
-_PLANNED = {"cp": "CP", "sparse_pca": "SparsePCA"}
+_PLANNED = {"cp": "CP"}
 
 
 def decompose(
@@ -138,6 +138,11 @@ def explain(
     if isinstance(W, tuple):
         return plan
     host = check_weight(W)
+    if bits_per_weight is not None:
+        draft, why = placed(plan, W, float(bits_per_weight), gram is not None)
+        if why:
+            sized = next(iter(draft.resized(plan.shape, plan.dtype, float(bits_per_weight), plan.free)), draft)
+            return replace(plan, method=sized, reason=f"{plan.reason}; {why}")
     remark = plan.method.remarks(host.astype("float64" if host.dtype == np.float64 else "float32", copy=False))
     return replace(plan, reason=f"{plan.reason}; {remark}") if remark else plan
 
@@ -168,6 +173,7 @@ def _plan(
         free = frozenset({"rank", "sparsity"})
     elif method is not None:
         chosen, reason = _by_id(method, given, bits_per_weight is not None), f"the method with id {method!r}"
+        free |= {"codes"} if store != "packed" else set()
     else:
         chosen, reason = _by_keywords(shape, given, bits_per_weight is not None)
     chosen.check(shape)
@@ -196,12 +202,12 @@ def _by_keywords(shape: tuple[int, ...], given: dict[str, Any], sized: bool) -> 
                 f"rank of an array of {len(shape)} axes",
                 "use the method svd (of the unfolded array), or give a sparsity too",
             )
-        case ("rank", "sparsity") if matrix:
-            raise _missing("sparse_pca", "rank and sparsity of a matrix", "give bits too, for QuantizedSparse")
+        case ("rank", "sparsity") if matrix and not sized:
+            return SparsePCA(**given), "rank and sparsity of a matrix: dense scores times sparse components"
         case ("rank", "sparsity"):
             return QuantizedSparse(
                 bits=None, **given
-            ), "rank and sparsity of a tensor: a sparse factor of the folded array"
+            ), "rank and sparsity of a tensor, or with a size: a sparse factor of the folded array"
         case ("rank", "bits", "sparsity"):
             return QuantizedSparse(**given), "rank, bits and sparsity: a dense codebook times a sparse latent matrix"
         case ("bits",):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array
+from ..arrays import Array, check_weight
 from ..errors import refuse
 from ..factorization import Factorization
 from ..methods import Method
@@ -19,7 +19,7 @@ from .plan import Plan
 
 _WINDOW = 0.98  # a target size is met between this share of it and all of it
 _NEAR = 0.85  # share of the target that a cheap run of a candidate should store to stay in the race
-_CODED = (1.0, 1.04, 1.08, 1.12)  # packed sizes, in targets, that entropy coding may bring under the target
+_CODED = (1.04, 1.08, 1.12)  # packed sizes, in targets, that entropy coding may bring under the target
 _FINALISTS = 2  # candidates that are solved in full
 _CORRECTIONS = 4  # times that a size which depends on the values is aimed at again
 
@@ -29,17 +29,20 @@ def at_size(plan: Plan, W: Array, target: float, rng: np.random.Generator, optio
 
     Where there are several candidates, cheap runs find the best ones.
     """
+    draft, why = placed(plan, W, target, options["gram"] is not None)
 
     def solved(method: Method) -> Factorization:
-        return run(method, W, rng=deepcopy(rng), **options)
+        F = run(method, W, rng=deepcopy(rng), **options)
+        return replace(F, status=f"{F.status}; {why}") if why else F
 
-    sized = (plan.draft or plan.method).resized
-    aims = [share * target for share in (_CODED if options["store"] == "entropy" else (1.0,))]
-    candidates = list(dict.fromkeys(m for aim in aims for m in sized(plan.shape, plan.dtype, aim, plan.free)))
+    sized = list(draft.resized(plan.shape, plan.dtype, target, plan.free))
+    aims = _CODED if (options["store"] or draft.store) == "entropy" and not all(m.fills for m in sized) else ()
+    sized += [m for aim in aims for m in draft.resized(plan.shape, plan.dtype, aim * target, plan.free)]
+    candidates = list(dict.fromkeys(sized))
     if len(candidates) > _FINALISTS:
         quick = options | {"callback": None}
         tried = [(run(m.cheaper(), W, rng=deepcopy(rng), **quick), m) for m in candidates]
-        most = target if len(aims) > 1 else math.inf  # what coding does not bring under the target is out
+        most = target if aims else math.inf  # what coding does not bring under the target is out
         near = [(F, m) for F, m in tried if _NEAR * target <= F.bits_per_weight <= most] or tried
         candidates = [m for _, m in sorted(near, key=lambda pair: _loss(pair[0]))[:_FINALISTS]]
     found = [F for method in candidates for F in _corrected(method, plan, target, solved)]
@@ -55,6 +58,12 @@ def at_size(plan: Plan, W: Array, target: float, rng: np.random.Generator, optio
     best = max(under, key=lambda F: F.bits_per_weight)
     note = f"the nearest size under {target:g} that {plan.method.id} can store here is {best.bits_per_weight:.4g}"
     return replace(best, status=f"{best.status}; {note}")
+
+
+def placed(plan: Plan, W: Array, target: float, gram: bool) -> tuple[Method, str]:
+    """The method whose versions are tried, with what W itself decides, and why."""
+    host = check_weight(W).astype("float64" if plan.dtype == "float64" else "float32", copy=False)
+    return (plan.draft or plan.method).placed(host, target, plan.free, gram)
 
 
 def _corrected(
@@ -77,8 +86,9 @@ def _corrected(
 
 
 def _alike(a: Method, b: Method) -> bool:
-    """Whether two versions of a method differ only in sparsity."""
-    return {**a.config(), "sparsity": 0} == {**b.config(), "sparsity": 0}
+    """Whether two versions of a method differ only in sparsity, or in the bits that their codes fill."""
+    free = {"sparsity": 0, "bits": 0} if a.fills and b.fills else {"sparsity": 0}
+    return {**a.config(), **free} == {**b.config(), **free}
 
 
 def _loss(F: Factorization) -> float:

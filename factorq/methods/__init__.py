@@ -4,6 +4,7 @@ from .base import Method, Problem, Solution, Stacked
 from .quantized_sparse import QuantizedSparse
 from .rotated import Rotated
 from .scalar import Scalar
+from .sparse_pca import SparsePCA
 from .svd import SVD
 from .trellis import Trellis
 from .vector_quantization import VectorQuantization
@@ -16,6 +17,7 @@ __all__ = [
     "Rotated",
     "Scalar",
     "Solution",
+    "SparsePCA",
     "Stacked",
     "Trellis",
     "VectorQuantization",

@@ -91,6 +91,20 @@ class Method(Named):
         """Versions whose ``free`` settings (of rank, bits, sparsity) aim at a stored size, the most promising first."""
         return ()
 
+    @property
+    def store(self) -> str:
+        """How codes are written where the caller does not say: "packed" or "entropy"."""
+        return "packed"
+
+    @property
+    def fills(self) -> bool:
+        """Whether its codes are entropy-coded as they are: a store takes nothing more off them."""
+        return False
+
+    def placed(self, W: NDArray[Any], bits_per_weight: float, free: frozenset[str], gram: bool) -> tuple[Method, str]:
+        """The version to resize for the host array W, with what W itself decides (a fold), and why."""
+        return self, ""
+
     def remarks(self, W: NDArray[Any]) -> str:
         """What else the method would do with the host array W, for :func:`factorq.explain`; empty if nothing."""
         return ""
@@ -192,7 +206,7 @@ def run(
     if not math.isfinite(error):
         raise _too_large(host)
     return Factorization(
-        form=mapped(solution.form, shrunk) if store == "entropy" else solution.form,
+        form=mapped(solution.form, shrunk) if (store or method.store) == "entropy" else solution.form,
         home=home,
         method_config=method.config(),
         relative_error=error,

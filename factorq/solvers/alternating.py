@@ -12,10 +12,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve
 
 from ..measure import squared_distance, squared_norm
-from .damping import damped_cholesky, inverse_triangular, upper_cholesky
+from .damping import inverse_triangular, least_squares, upper_cholesky
 
 _CANCELS = 1e-4  # share of ||W||^2 under which float32 products leave fewer than two digits of the error
 # Of D / v, since entries under the error cost nothing: resnet56's 64x576 at one bit per weight, rank 46, shares
@@ -25,12 +24,6 @@ _NOTHING, _MOST_RIDGE = 1e-30, 1e6
 Project = Callable[[NDArray[Any]], NDArray[Any]]
 T = TypeVar("T")
 Code = Callable[[NDArray[Any]], tuple[T, NDArray[Any]]]
-
-
-def least_squares(G: NDArray[Any], H: NDArray[Any]) -> tuple[NDArray[Any], float]:
-    """``G^-1 H`` for a positive semidefinite G (r, r), and the damping that its inversion needed (0 if none)."""
-    L, damping = damped_cholesky(G)
-    return np.asarray(cho_solve((L, True), H)), damping
 
 
 def project_rows(X: NDArray[Any], G: NDArray[Any], project: Project) -> NDArray[Any]:

@@ -64,6 +64,12 @@ def damped_cholesky(gram: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
             raise refuse("gram", found=found, allowed="a positive semidefinite matrix, such as X^T X of inputs X")
 
 
+def least_squares(G: NDArray[Any], H: NDArray[Any]) -> tuple[NDArray[Any], float]:
+    """``G^-1 H`` for a positive semidefinite G (r, r), and the damping that its inversion needed (0 if none)."""
+    L, damping = damped_cholesky(G)
+    return np.asarray(scipy.linalg.cho_solve((L, True), H)), damping
+
+
 def upper_cholesky(gram: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
     """V, d with ``V V^T = gram + d I`` for an upper triangular V: the Cholesky factor of the reversed matrix.
 

@@ -17,8 +17,8 @@ from ...errors import refuse
 from ...forms import CP, Chain, Fold, Folded, Form, Leaf
 from ...measure import binary_exponent, gram_error, scaled, squared_norm
 from ...named import settle
-from ...solvers.alternating import least_squares, products, project_rows, squared_error, sweep_rows
-from ...solvers.damping import damped_cholesky, explain_damping
+from ...solvers.alternating import products, project_rows, squared_error, sweep_rows
+from ...solvers.damping import damped_cholesky, explain_damping, least_squares
 from ...solvers.loop import Outcome, iterate
 from ...solvers.svd import SVDResult, truncated_svd
 from ..base import Method, Problem, Solution, check_factor_bits, check_rank, check_steps

@@ -199,7 +199,7 @@ def _rescaled(factor: Any, unit: int) -> Any:
     """A path or an array as it is, times ``2**unit``; a basis stays."""
     if isinstance(factor, Path):
         return factor.rescaled(unit)
-    return Dense.encode(scaled(factor.decode(), unit)) if isinstance(factor, Dense) else factor
+    return Dense.encode(scaled(factor.decode(), unit), factor.stored) if isinstance(factor, Dense) else factor
 
 
 def _shifted(step: float, exponent: int) -> float:
