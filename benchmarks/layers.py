@@ -19,7 +19,7 @@ Floats = NDArray[np.float32]
 OURS = "quantized_sparse"
 TARGETS, LEAST_WEIGHTS = (1.0, 1.5, 2.0, 3.0), 4096
 LOW, LOW_LAYERS = 0.5, tuple(f"layer3.{name}.weight" for name in ("8.conv2", "8.conv1", "4.conv1"))
-DIMS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
+DIMS = (1, 2, 3, 4, 6, 8, 9, 12, 16, 18)
 COLUMNS = ("network", "layer", "target", "method", "bits_per_weight", "relative_error", "seconds", "note")
 MEAN_COLUMNS = ("target", "method", "layers", "bits_per_weight", "relative_error", "ours", "ours_lower", "seconds")
 

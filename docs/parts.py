@@ -1,4 +1,4 @@
-"""The tables and plots of docs/explanation/quantization.md, from what the benchmarks wrote.
+"""The tables and plots of the pages in docs/explanation, from what the benchmarks wrote.
 
 A piece whose results are missing says so, and which benchmark writes them.
 """
@@ -15,6 +15,8 @@ Table = Callable[[str, Sequence[Row]], str]
 
 AIM = 3  # stored bits at which methods are compared; codes of this width where the size follows from them
 REFERENCE = "factorq trellis, 8 states"
+SPARSE = "quantized_sparse"
+LAYERS = ("layer3.8.conv2.weight", "layer3.8.conv1.weight", "layer3.4.conv1.weight")  # those of the lowest size
 HEADS = {
     "nominal_bits": "bits",
     "bits_per_weight": "stored bits",
@@ -48,6 +50,13 @@ def write(reports: Reports, folder: Path, table: Table) -> None:
         "kmeans": ("vector_quantization", kmeans),
         "residual": ("vector_quantization", residual),
         "scores": ("networks_scores", list),
+        "sparse_note": ("quantized_sparse", note),
+        "sparse_palm": ("quantized_sparse", palm),
+        "sparse_large": ("quantized_sparse", large_sparse),
+        "sparse_means": ("quantized_sparse_means", sparse_means),
+        "sparse_layers": ("quantized_sparse_layers", sparse_layers),
+        "sparse_iterations": ("quantized_sparse_iterations", iterations),
+        "sparse_pca": ("sparse_pca", sparse_pca),
     }
     pieces = {
         name: table(subject, choose(reports[subject]["rows"])) if subject in reports else missing(subject)
@@ -99,6 +108,66 @@ def residual(rows: Sequence[Row]) -> list[Row]:
     """Errors and times of residual codes beside their peers."""
     names = ("points", "method", "relative_squared_error", "seconds")
     return [{name: row.get(name) for name in names} for row in rows if row["problem"] == "residual"]
+
+
+def columns(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
+    """Some columns of the rows, by their headings; without those in which no row has anything."""
+    filled = [name for name in names if any(row.get(name) is not None for row in rows)]
+    return [{HEADS.get(name, name): row.get(name) for name in filled} for row in rows]
+
+
+def note(rows: Sequence[Row]) -> list[Row]:
+    """Small matrices: plain projected gradient and peers of the same size."""
+    names = ("source", "rank", "sparsity", "method", "bits_per_weight", "relative_squared_error", "seconds")
+    return columns([row for row in rows if row["problem"] == "note"], names)
+
+
+def palm(rows: Sequence[Row]) -> list[Row]:
+    """PALM and what stores no more."""
+    names = ("method", "rank", "iterations", "bits_per_weight", "relative_error", "seconds", "time_ratio", "note")
+    return columns([row for row in rows if row["problem"] == "palm"], names)
+
+
+def large_sparse(rows: Sequence[Row]) -> list[Row]:
+    """One large matrix."""
+    names = ("source", "method", "bits_per_weight", "relative_error", "seconds", "wall_s", "peak_mib", "note")
+    return columns([row for row in rows if row["problem"] == "large"], names)
+
+
+def iterations(rows: Sequence[Row]) -> list[Row]:
+    """What one more iteration costs."""
+    return columns(rows, ("solver", "columns", "weights", "seconds_per_iteration", "ns_per_weight", "exponent"))
+
+
+def sparse_means(rows: Sequence[Row]) -> list[Row]:
+    """A line for each method, a column for each size: the mean error, and ours where only some layers have one."""
+    whole = {row["target"]: row["layers"] for row in rows if row["method"] == SPARSE}
+    lines: dict[str, dict[str, Any]] = {row["method"]: {"method": row["method"]} for row in rows}
+    for target in sorted(whole):
+        for row in rows:
+            if row["target"] == target:
+                some = row["layers"] != whole[target] and "ours" in row
+                beside = f" ({row['ours']:.3f} on {row['layers']})" if some else ""
+                lines[row["method"]][f"{target:g} bits"] = f"{row['relative_error']:.3f}{beside}"
+        lines[SPARSE][f"{target:g} bits"] += f" on {whole[target]}"
+    return list(lines.values())
+
+
+def sparse_layers(rows: Sequence[Row]) -> list[Row]:
+    """A line for each of three layers and method, a column for each size: the relative error."""
+    lines: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        if row["layer"] in LAYERS and row["network"].startswith("resnet56"):
+            head = {"layer": row["layer"].removesuffix(".weight"), "method": row["method"]}
+            line = lines.setdefault((row["layer"], row["method"]), head)
+            line[f"{row['target']:g} bits"] = row.get("relative_error")
+    return list(lines.values())
+
+
+def sparse_pca(rows: Sequence[Row]) -> list[Row]:
+    """scikit-learn's sparse PCAs, and ours at as many zeros."""
+    names = ("data", "shape", "rank", "method", "zeros", "explained", "ours", "pca", "seconds", "ours_s", "time_ratio")
+    return columns([row for row in rows if "Sparse" in row.get("method", "")], names)
 
 
 def curves(rows: Sequence[Row], target: Path) -> str:

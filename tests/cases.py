@@ -64,6 +64,9 @@ class MethodCase:
 def _fit(method: Method, shape: tuple[int, ...]) -> Method:
     if isinstance(method, Stacked):
         return Stacked(tuple(_fit(m, shape) for m in method.methods))
+    if isinstance(method, QuantizedSparse) and method.codes == "trellis":  # by any fold, that of a gram included
+        sides = (*method.folded(shape).matrix_shape, *method.folded(shape, gram=True).matrix_shape)
+        return replace(method, rank=min(method.rank, *sides))
     if isinstance(method, SVD | SparsePCA):
         return replace(method, rank=min(method.rank, shape[0], math.prod(shape[1:])))
     return method
@@ -129,6 +132,15 @@ METHODS: dict[str, MethodCase] = {
     "quantized-sparse": MethodCase(QuantizedSparse(rank=4, bits=4, sparsity=0.5, max_iter=4), exact=False),
     "quantized-sparse real": MethodCase(QuantizedSparse(rank=3, bits=None, sparsity=0.3, max_iter=4), exact=False),
     "quantized-sparse wide": MethodCase(QuantizedSparse(rank=20, bits=(6, 3), sparsity=0.7, max_iter=3), exact=False),
+    "quantized-sparse dense": MethodCase(QuantizedSparse(rank=4, bits=(4, 2), sparsity=0.0, max_iter=3), exact=False),
+    "quantized-sparse coded": MethodCase(QuantizedSparse(rank=3, bits=(6, 2.5), codes="trellis"), exact=False),
+    "quantized-sparse column": MethodCase(
+        QuantizedSparse(rank=5, bits=(4, 2), sparsity=0.6, support="column", max_iter=4), exact=False
+    ),
+    "quantized-sparse rated, starts": MethodCase(
+        QuantizedSparse(rank=20, bits=(4, 2), sparsity=0.8, support="rated", starts=2, max_iter=4), exact=False
+    ),
+    "quantized-sparse pgd": MethodCase(QuantizedSparse(4, 4, 0.5, solver="pgd", max_iter=6), exact=False),
     "sparse pca": MethodCase(SparsePCA(rank=3, sparsity=0.7, max_iter=6), exact=False),
     "sparse pca, each": MethodCase(SparsePCA(rank=4, sparsity=0.5, per_component=True, max_iter=5), exact=False),
     "sparse pca, dense": MethodCase(SparsePCA(rank=2, sparsity=0.0), exact=False),

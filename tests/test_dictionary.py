@@ -481,7 +481,7 @@ def test_a_multiple_of_the_identity_is_no_metric(budget: Budget) -> None:
     learned = fitted(scaled, 6, budget)
     np.testing.assert_allclose(learned.C, found.C, atol=1e-12)
     assert learned.price == pytest.approx(4 * found.price)
-    assert lost(plain, learned.C, learned.Z) == pytest.approx(lost(plain, found.C, found.Z), rel=0.02)
+    assert lost(plain, learned.C, learned.Z) == pytest.approx(lost(plain, found.C, found.Z), rel=0.04)
 
 
 def test_a_metric_lowers_the_error_it_measures() -> None:

@@ -17,6 +17,7 @@ PAGES = (
     "docs/howto/choose-a-method.md",
     "docs/howto/compress-a-checkpoint.md",
     "docs/explanation/quantization.md",
+    "docs/explanation/quantized-sparse.md",
     "docs/howto/write-a-method-or-codec.md",
 )
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)

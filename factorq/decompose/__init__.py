@@ -138,13 +138,19 @@ def explain(
     if isinstance(W, tuple):
         return plan
     host = check_weight(W)
-    if bits_per_weight is not None:
-        draft, why = placed(plan, W, float(bits_per_weight), gram is not None)
+    host = host.astype("float64" if host.dtype == np.float64 else "float32", copy=False)
+    if bits_per_weight is not None or gram is not None:
+        draft, why = placed(plan, W, math.inf if bits_per_weight is None else float(bits_per_weight), gram is not None)
         if why:
-            sized = next(iter(draft.resized(plan.shape, plan.dtype, float(bits_per_weight), plan.free)), draft)
-            return replace(plan, method=sized, reason=f"{plan.reason}; {why}")
-    remark = plan.method.remarks(host.astype("float64" if host.dtype == np.float64 else "float32", copy=False))
+            sized = draft if bits_per_weight is None else _first(draft, plan, float(bits_per_weight))
+            return replace(plan, method=sized, reason=f"{plan.reason}; {sized.remarks(host)}; {why}")
+    remark = plan.method.remarks(host)
     return replace(plan, reason=f"{plan.reason}; {remark}") if remark else plan
+
+
+def _first(draft: Method, plan: Plan, bits_per_weight: float) -> Method:
+    """The first version that is tried for a size."""
+    return next(iter(draft.resized(plan.shape, plan.dtype, bits_per_weight, plan.free)), draft)
 
 
 def _plan(

@@ -44,6 +44,8 @@ def at_size(plan: Plan, W: Array, target: float, rng: np.random.Generator, optio
         tried = [(run(m.cheaper(), W, rng=deepcopy(rng), **quick), m) for m in candidates]
         most = target if aims else math.inf  # what coding does not bring under the target is out
         near = [(F, m) for F, m in tried if _NEAR * target <= F.bits_per_weight <= most] or tried
+        if "sparsity" not in plan.free:  # nothing can be corrected: those that meet the size come first
+            near = [(F, m) for F, m in near if _WINDOW * target <= F.bits_per_weight <= target] or near
         candidates = [m for _, m in sorted(near, key=lambda pair: _loss(pair[0]))[:_FINALISTS]]
     found = [F for method in candidates for F in _corrected(method, plan, target, solved)]
     under = [F for F in found if F.bits_per_weight <= target]

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...arrays import FLOATS
 from ...codecs import Grid
 from ...constraints import Coded, Constraint, Intersection, Quantized, Real, Sparse, check_rate, check_sparsity
-from ...constraints.checks import FEWEST_BITS, MOST_BITS, check_bits
+from ...constraints.checks import check_bits
 from ...errors import refuse, refuse_type
 from ...forms import Chain, Fold, Folded, Leaf
-from ...measure import binary_exponent, density_for, scaled
+from ...measure import binary_exponent, scaled
 from ...named import settle
 from ...solvers.damping import damped_cholesky, explain_damping
 from ...solvers.dictionary import Budget, Target
 from ...solvers.karhunen_loeve.threads import one_thread
-from ...solvers.projected_gradient import Weighting
+from ...solvers.loop import Outcome
 from ..base import Method, Problem, Solution, check_factor_bits, check_rank, check_steps, factor_bits
-from . import coded, descent, folds, gradient
+from . import coded, descent, folds, gradient, sizes
 
 _ATOMS_PER_ROW, _LEAST_MOST = 8, 64  # a rank above is a slip, and would run for hours
-_WIDTHS = ((4, 2), (5, 3), (6, 4), (8, 6))  # bits of C and Z that a target size may choose
 _CHOICES = {
     "solver": ("coordinate", "pgd"),
     "codes": ("grid", "trellis"),
@@ -57,14 +55,14 @@ class QuantizedSparse(Method):
         Bits per entry of C and per kept entry of Z, 1 to 16; None keeps W's precision. With ``codes="trellis"`` bits
         per entry of C and *stored* bits per entry of Z, a real number from 0.3 to 16.
     sparsity : float
-        Share of zeros in Z, 0 <= sparsity < 1.
+        Share of zeros in Z, 0 <= sparsity < 1; more where further nonzeros gain nothing.
     solver : "coordinate" or "pgd"
         The solver above, or the plain alternating projected gradient: the baseline.
     codes : "grid" or "trellis"
         Z as a mask and integers; or all of it on an entropy-coded trellis, whose rate decides what becomes zero.
     support : "global", "column" or "rated"
-        Zeros wherever they cost least; the same number in every column of Z; or where they cost least for the bits of
-        an entropy-coded mask, in which nonzeros of rarely used atoms are dear.
+        Zeros wherever they cost least; at least the same number in every column of Z; or where they cost least for the
+        bits of an entropy-coded mask, in which nonzeros of rarely used atoms are dear.
     fold : str
         How the array is read as a matrix: "rows", "columns", "flat", "positions", "positions*2", "inputs/8",
         "outputs/8" and the like. "auto" is the shorter side by the longer for a matrix, for a convolution the kernel
@@ -104,12 +102,7 @@ class QuantizedSparse(Method):
         check_rank(self.rank)
         check_sparsity(self.sparsity)
         check_steps(self.max_iter, self.tol)
-        choices = {
-            "solver": ("coordinate", "pgd"),
-            "codes": ("grid", "trellis"),
-            "support": ("global", "column", "rated"),
-        }
-        for name, allowed in choices.items():
+        for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise refuse(name, found=repr(getattr(self, name)), allowed=" or ".join(map(repr, allowed)))
         if not isinstance(self.fold, str):
@@ -131,16 +124,19 @@ class QuantizedSparse(Method):
             raise refuse("sparsity", found=f"{self.sparsity} with codes='trellis'", allowed=allowed)
 
     def check(self, shape: tuple[int, ...]) -> None:
-        m = self.folded(shape).matrix_shape[0]
-        most = m if self.codes == "trellis" else max(_LEAST_MOST, _ATOMS_PER_ROW * m)
-        if self.rank > most:
-            found = f"{self.rank} for an array of shape {shape} with {m} rows"
-            raise refuse("rank", found=found, allowed=f"1 to {most}: more atoms cannot pay")
+        self._check_rank(self.folded(shape))
         if self.support == "column" and math.floor((1 - self.sparsity) * self.rank * (1 + 2**-50)) < 1:
             allowed = (
                 f"at most {1 - 1 / self.rank:.6g} with support='column': one nonzero of {self.rank} in each column"
             )
             raise refuse("sparsity", found=self.sparsity, allowed=allowed)
+
+    def _check_rank(self, fold: Fold) -> None:
+        m, n = fold.matrix_shape
+        most = min(m, n) if self.codes == "trellis" else max(_LEAST_MOST, _ATOMS_PER_ROW * m)
+        if self.rank > most:
+            found = f"{self.rank} for an array of shape {fold.shape} folded to {m}x{n}"
+            raise refuse("rank", found=found, allowed=f"1 to {most}: more atoms cannot pay")
 
     def folded(self, shape: tuple[int, ...], gram: bool = False) -> Fold:
         """How an array of ``shape`` is read as a matrix; a gram asks for the inputs as rows."""
@@ -157,7 +153,8 @@ class QuantizedSparse(Method):
             c = Grid.predict((m, self.rank), self.bits[0], None, 0)
             return c + Coded(self.bits[1]).nbytes((self.rank, n), dtype)
         of_c, of_z = self._constraints(dtype)
-        return of_c.nbytes((m, self.rank), dtype) + of_z.nbytes((self.rank, n), dtype)
+        masked = self.sparsity > 0 or self.solver == "pgd"
+        return of_c.nbytes((m, self.rank), dtype) + (of_z if masked else of_z.values).nbytes((self.rank, n), dtype)
 
     def _constraints(self, dtype: str) -> tuple[Constraint, Intersection]:
         """What the entries of C and of Z may be."""
@@ -182,66 +179,24 @@ class QuantizedSparse(Method):
 
     def placed(self, W: NDArray[Any], bits_per_weight: float, free: frozenset[str], gram: bool) -> tuple[Method, str]:
         """With the fold and the rank that are expected to take the fewest bytes, where the rank is free."""
-        if self.fold != "auto" or "rank" not in free or not W.any():
+        if self.fold != "auto" or (self.solver == "pgd" and gram):
             return self, ""
-        found = folds.estimates(W, bits_per_weight, "columns" if gram else None)
+        if gram and "rank" not in free:
+            return replace(self, fold="columns"), "the inputs of the gram as rows"
+        if "rank" not in free or not W.any():
+            return self, ""
+        with one_thread():
+            found = folds.estimates(W, bits_per_weight, "columns" if gram else None)
         if not found:
             return self, ""
-        best, others = found[0], found[1:4]
-        beside = ", ".join(f"{e.fold} {e.bits:.3g}" for e in others)
-        rows, columns = folds.named(W.shape, best.fold).matrix_shape
-        why = f"folded to {rows}x{columns} ({best.fold}): {best.bits:.3g} bits per weight expected at that error"
-        return replace(self, fold=best.fold, rank=best.rank), f"{why} ({beside})" if beside else why
+        listed = ", ".join(f"{e.fold} {e.bits:.3g}" for e in found[:4])
+        why = f"fold chosen by estimated bits per weight for equal error: {listed}"
+        return replace(self, fold=found[0].fold, rank=found[0].rank), why
 
     def resized(
         self, shape: tuple[int, ...], dtype: str, bits_per_weight: float, free: frozenset[str]
     ) -> Iterable[Method]:
-        m, n = self.folded(shape).matrix_shape
-        if self.codes == "trellis" or free >= {"bits", "sparsity", "codes"}:
-            coded = list(self._coded(shape, bits_per_weight, free))
-            if coded or self.codes == "trellis":
-                yield from coded
-                return
-        ranks = dict.fromkeys((max(1, m // 4), max(1, m // 2), m, 2 * m)) if "rank" in free else (self.rank,)
-        if "sparsity" not in free:
-            yield from self._nearest(shape, dtype, bits_per_weight, ranks, free)
-            return
-        for rank in ranks:
-            for bits in _WIDTHS if "bits" in free else (self.bits,):
-                c, z = factor_bits(bits) if bits is not None else 2 * (8 * FLOATS[dtype].itemsize,)  # type: ignore[arg-type]
-                left = (bits_per_weight * m * n - m * rank * c - 16 * (rank + 1)) / (rank * n)  # bits per entry of Z
-                density = density_for(left, z)
-                if 0.02 < density < 0.95:
-                    yield replace(self, rank=rank, bits=bits, sparsity=round(1 - density, 6))
-
-    def _coded(self, shape: tuple[int, ...], bits_per_weight: float, free: frozenset[str]) -> Iterator[Method]:
-        """Codes on a trellis that fill the bytes which the codebook leaves."""
-        m, n = self.folded(shape).matrix_shape
-        rank = m if "rank" in free and self.fold == "auto" else self.rank
-        if rank > m:
-            return
-        c = folds.basis_bits(rank / n, bits_per_weight)
-        if self.codes == "trellis" and "bits" not in free and isinstance(self.bits, tuple):
-            c = self.bits[0]
-        budget = bits_per_weight * m * n / 8 - Grid.predict((m, rank), c, None, 0)
-        for spare in (0, 1, 16, 32):  # few codes get bytes that their bits do not tell
-            z = 8 * (budget - spare) / (rank * n)
-            if z < FEWEST_BITS:
-                continue
-            method = replace(self, rank=rank, bits=(c, min(z, MOST_BITS)), sparsity=0.0, codes="trellis")
-            if method.nbytes(shape, "float32") <= bits_per_weight * m * n / 8:
-                yield method
-                return
-
-    def _nearest(
-        self, shape: tuple[int, ...], dtype: str, bits_per_weight: float, ranks: Iterable[int], free: frozenset[str]
-    ) -> Iterator[Method]:
-        """The ranks and bits whose predicted size is nearest under the target, at the given sparsity."""
-        pairs = [(c, z) for c in range(2, 13) for z in range(1, 13)] if "bits" in free else [self.bits]
-        tried = [replace(self, rank=rank, bits=bits) for rank in ranks for bits in pairs]
-        budget = bits_per_weight * math.prod(shape) / 8
-        under = [method for method in tried if method.nbytes(shape, dtype) <= budget]
-        yield from sorted(under, key=lambda method: -method.nbytes(shape, dtype))[:4]
+        return sizes.versions(self, shape, dtype, bits_per_weight, free)
 
     def cheaper(self) -> Method:
         return replace(self, max_iter=min(self.max_iter, 2 if self.codes == "trellis" else 12), starts=1)
@@ -249,19 +204,26 @@ class QuantizedSparse(Method):
     def remarks(self, W: NDArray[Any]) -> str:
         rows, columns = self.folded(W.shape).matrix_shape
         name = self._fold(W.shape)
-        why = "the fewest rows that hold the rank" if name.startswith("positions") else "its shorter side by the longer"
-        return f"folded to {rows}x{columns} ({name}), " + (why if self.fold == "auto" else "as asked")
+        reading = f"folded to {rows}x{columns} ({name})"
+        if self.fold != "auto":
+            return reading
+        kernel = name.startswith("positions")
+        return f"{reading}, " + ("the fewest rows that hold the rank" if kernel else "its shorter side by the longer")
 
     def solve(self, problem: Problem) -> Solution:
         name = self._fold(problem.W.shape, problem.gram is not None)
         fold = folds.named(problem.W.shape, name)
+        self._check_rank(fold)  # the gram may have changed the fold
         W = np.ascontiguousarray(fold.apply(problem.W))
         exponent = binary_exponent(W)
         W = scaled(W, -exponent)
         reading = f"folded to {W.shape[0]}x{W.shape[1]} ({name})"
         with one_thread():
             if self.solver == "pgd":
-                (c, z), outcome = self._gradient(W, problem, fold, exponent)
+                metric, constraints = gradient.weighting(problem, fold), self._constraints(problem.dtype)
+                limits: dict[str, Any] = {"max_iter": self.max_iter, "tol": self.tol}
+                outcome: Outcome[Any] = gradient.descend(W, self.rank, constraints, metric, problem, exponent, **limits)
+                c, z = outcome.best
             else:
                 L, note = self._metric(problem, name)
                 (c, z), outcome = self._descent(Target(W, L), problem, fold, exponent)
@@ -296,20 +258,3 @@ class QuantizedSparse(Method):
             raise refuse("gram", found=f"quantized_sparse with fold={name!r}", allowed=allowed, remedy=remedy)
         L, damping = damped_cholesky(problem.gram / (np.trace(problem.gram) or 1.0))
         return L.astype(problem.W.dtype), f", {explain_damping(damping)}"
-
-    def _gradient(self, W: NDArray[Any], problem: Problem, fold: Fold, exponent: int) -> tuple[descent.Pair, Any]:
-        metric = Weighting()
-        if problem.gram is not None:
-            damped_cholesky(problem.gram)  # raises if it is no Gram matrix
-            gram = (problem.gram / (np.trace(problem.gram) or 1.0)).astype(problem.W.dtype)
-            if fold not in (Fold.matrix(fold.shape), Fold.transposed(fold.shape)):
-                allowed = "no gram for this fold, whose rows mix inputs with outputs"
-                raise refuse("gram", found=f"quantized_sparse on {fold.shape}", allowed=allowed, remedy="use svd")
-            rows = fold == Fold.matrix(fold.shape)
-            metric = Weighting(right=gram) if rows else Weighting(left=gram)
-        constraints = self._constraints(problem.dtype)
-        outcome = gradient.descend(
-            W, self.rank, constraints, metric, problem.rng, exponent,
-            max_iter=self.max_iter, tol=self.tol, callback=problem.callback,
-        )  # fmt: skip
-        return outcome.best, outcome

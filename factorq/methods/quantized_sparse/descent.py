@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,13 +49,13 @@ def solve(
     if bits is None:
         return _real(target, found, budget, dtype, exponent, max_iter, tol, callback)
     outcome = quantize(target, found, budget, bits, rng, max_iter=max_iter, tol=tol, callback=callback)
-    return stored(outcome.best, bits, str(target.W.dtype), exponent), outcome
+    codes = outcome.best if target.energy > 0 else replace(outcome.best, scale=np.zeros(rank))  # +-1/2 cannot say 0
+    return stored(codes, bits, str(target.W.dtype), exponent), outcome
 
 
 def stored(codes: Codes, bits: tuple[int, int], dtype: str, exponent: int) -> Pair:
     """C as half-integers with a scale per atom, Z as a mask around integers; no mask where nothing is left out."""
-    scales = codes.scale if codes.scale.any() else np.ones_like(codes.scale)
-    c = Grid.of_integers(codes.C, scales, bits=bits[0], axis=0, dtype=dtype, exponent=exponent)
+    c = Grid.of_integers(codes.C, codes.scale, bits=bits[0], axis=0, dtype=dtype, exponent=exponent)
     Z = np.ascontiguousarray(codes.Z.T)
     if codes.shift < 0:
         one = np.ones(1)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...constraints.checks import FEWEST_BITS
+from ...constraints.coded import FIXED
 from ...errors import refuse
 from ...forms import Fold
 from ...solvers.karhunen_loeve import step_for
@@ -22,10 +23,11 @@ from ...solvers.karhunen_loeve.length import quantized_cost
 
 _GROUPS = (1, 2, 4, 8, 16, 32)  # input channels whose kernels are read together
 _BLOCKS = (2, 4, 8, 16, 32, 64)  # neighbouring inputs or outputs
+_MOST_CODE = 12  # bits of a code: a rank that would leave more is too low
 _MOST_ROWS = 1024  # an eigenbasis beyond takes seconds
 _SAMPLE = 1 << 17  # numbers on which a reading is judged
 _STEPS, _CLOSE = 4, 4  # trials of a step, and folds that are followed beyond the first
-_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)  # of the rows, as ranks
+_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01)  # of the rows, as ranks
 _ROUNDING = 0.35  # a number is rounded up from 0.65 of a step on: what a coder that weighs rate does at low rates
 _SPARED = 0.02  # bits per weight that a larger rank may seem to cost: it costs less with a trellis
 
@@ -42,10 +44,10 @@ def named(shape: tuple[int, ...], name: str) -> Fold:
     ArgumentError
         If there is no such fold, or the sizes do not divide.
     """
-    kind, mark, digits = name.replace("/", "*").partition("*")
+    kind, _, digits = name.replace("/", "*").partition("*")
     group = int(digits) if digits.isdecimal() else 1
-    known = name in ("rows", "columns", "flat", "positions") or (mark and digits.isdecimal() and group > 0)
-    if not known or kind not in ("rows", "columns", "flat", "positions", "inputs", "outputs"):
+    grouped = kind in ("positions", "inputs", "outputs") and digits.isdecimal() and group > 0
+    if name not in ("rows", "columns", "flat", "positions") and not grouped:
         allowed = "'auto', 'rows', 'columns', 'flat', 'positions', 'positions*2', 'inputs/8', 'outputs/8' and the like"
         raise refuse("fold", found=repr(name), allowed=allowed)
     if kind in ("rows", "columns"):
@@ -138,7 +140,8 @@ class _Core:
         for rank in sorted({max(1, math.ceil(share * m)) for share in _SHARES}):
             width = basis_bits(rank / (n * self.whole), target)
             basis = rank * (m * width + 16.0) if m > 1 else 0.0
-            if target * size - basis < 1.05 * FEWEST_BITS * rank * n * self.whole:
+            left = (target * size - basis - 8 * FIXED) / (rank * n * self.whole)
+            if not 1.05 * FEWEST_BITS < left < _MOST_CODE:
                 continue
             part = np.ascontiguousarray(quantized[:rank])
             rate = self.whole * quantized_cost(part, (rank, *self.places), step) + basis

@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 
 from ...codecs import Encoded
 from ...constraints import Constraint, Intersection, largest
+from ...errors import refuse
+from ...forms import Fold
 from ...measure import scaled
-from ...solvers.loop import Callback, Outcome, iterate
+from ...solvers.damping import damped_cholesky
+from ...solvers.loop import Outcome, iterate
 from ...solvers.projected_gradient import Weighting, sparse_phase, start_factors, step_left, step_right
 from ...solvers.svd import truncated_svd
+from ..base import Problem
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
 
@@ -28,24 +32,37 @@ def descend(
     rank: int,
     constraints: tuple[Constraint, Intersection],
     metric: Weighting,
-    rng: np.random.Generator,
+    problem: Problem,
     exponent: int,
     *,
     max_iter: int,
     tol: float,
-    callback: Callback | None,
 ) -> Outcome[tuple[Encoded, Encoded]]:
     """Stored factors of ``W * 2**exponent`` (m, n) by gradient and projection, Z first."""
     of_c, of_z = constraints
 
     def svd(matrix: NDArray[Any], rank: int) -> Pair:
-        U = truncated_svd(matrix, rank, rng=rng).U
+        U = truncated_svd(matrix, rank, rng=problem.rng).U
         return U, U.T @ matrix
 
-    C, Z = start_factors(W, rank, svd, rng)
+    C, Z = start_factors(W, rank, svd, problem.rng)
     start = sparse_phase(W, C, Z, of_z.sparse.count(Z.size), max_iter // 2, metric, largest)
     step = _alternation(W, of_c, of_z, metric, exponent)
-    return iterate(step, start, max_iter=max_iter, tol=tol, patience=10, callback=callback)
+    return iterate(step, start, max_iter=max_iter, tol=tol, patience=10, callback=problem.callback)
+
+
+def weighting(problem: Problem, fold: Fold) -> Weighting:
+    """The metric of a gram for the folded array: on its right for rows by inputs, on its left for inputs by rows."""
+    if problem.gram is None:
+        return Weighting()
+    damped_cholesky(problem.gram)  # raises if it is no Gram matrix
+    gram = (problem.gram / (np.trace(problem.gram) or 1.0)).astype(problem.W.dtype)
+    if fold == Fold.matrix(fold.shape):
+        return Weighting(right=gram)
+    if fold == Fold.transposed(fold.shape):
+        return Weighting(left=gram)
+    allowed = "no gram for this fold, whose rows mix inputs with outputs"
+    raise refuse("gram", found=f"quantized_sparse on {fold.shape}", allowed=allowed, remedy="use svd or scalar")
 
 
 def _alternation(

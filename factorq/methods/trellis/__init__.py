@@ -32,6 +32,9 @@ from .entropy_coded import Coder, lesser, sampled_size
 
 _TABLE = 40  # bytes of the tables of a few weights
 _UNIFORM = 1.77  # times the step of a trellis: that of a uniform quantizer of the same error
+# The bits that a transform saves make the error smaller, and more of it pays then: chosen for the error of Gaussian
+# weights, it leaves resnet56's layer3.8.conv2 at .198 of error at one bit per weight; chosen again, .172.
+_CHOICES, _WORTH = 2, 0.1
 _EXTREME, _EXTREME_SINGLE = 900, 100  # binary exponent of the weights beyond which they are scaled for the search
 
 
@@ -192,7 +195,14 @@ class Trellis(Method):
             return Transform(W.shape, (), (1, W.shape[0], math.prod(W.shape[1:])))
         if self.step is not None:
             return choose(W, step=self.step if self.states == 1 else _UNIFORM * self.step)
-        return choose(W, distortion=4.0 ** -(self.bits or 0.0))
+        bits = self.bits or 0.0
+        found = choose(W, distortion=4.0**-bits)
+        for _ in range(_CHOICES):
+            saved = found.saving / W.size
+            if saved < _WORTH:
+                break
+            found = choose(W, distortion=4.0 ** -(bits + saved))
+        return found
 
 
 def _rescaled(factor: Any, unit: int) -> Any:

@@ -97,7 +97,10 @@ class Budget:
     def prices(self, gained: Matrix) -> Matrix:
         """What the wanted number of entries (n, r) reach: one number, or one per column of W (n, 1)."""
         if self.per_column:
-            last = gained.shape[1] - math.floor(self.share * gained.shape[1] * _ROUNDING)
+            kept = math.floor(self.share * gained.shape[1] * _ROUNDING)
+            if kept == 0:
+                return np.full((len(gained), 1), np.inf, gained.dtype)
+            last = gained.shape[1] - kept
             return np.asarray(np.partition(gained, last, axis=1)[:, last, None])
         return np.asarray(nth_largest(gained, self.count(gained.shape)))
 
@@ -105,7 +108,7 @@ class Budget:
         """The price at which single atoms would be kept so often."""
         if self.everything or self.per_column:
             return 0.0
-        single = B * (B / np.where(G.diagonal() > 0, G.diagonal(), 1).astype(B.dtype))
+        single = B * (B / _lengths(G, B))
         return nth_largest(single, self.count(B.shape))
 
     def _costs(self, Z: Matrix) -> Floats:
@@ -137,6 +140,12 @@ def nth_largest(x: Matrix, n: int) -> float:
     return max(float(np.partition(flat, flat.size - n)[flat.size - n]), 0.0)
 
 
+def _lengths(G: Floats, B: Matrix) -> Matrix:
+    """Squared lengths of the atoms in the precision of B, where the least may vanish; infinite for those of zeros."""
+    squared = G.diagonal().astype(B.dtype)
+    return np.where(squared > 0, squared, np.asarray(np.inf, B.dtype))
+
+
 def _pursue(
     G: Floats,
     B: Matrix,
@@ -154,7 +163,7 @@ def _pursue(
     if price > 0:
         least = np.full(n, _WORTH * price)
     else:
-        single = B * (B / np.where(G.diagonal() > 0, G.diagonal(), np.inf).astype(B.dtype))
+        single = B * (B / _lengths(G, B))
         least = (_SHARP if sharp else _LEAST) * single.max(axis=1, initial=0).astype(np.float64)
     counts = np.broadcast_to(np.asarray(count, np.int64), (n,)).copy()
     prices = np.full(n, price)

@@ -158,7 +158,8 @@ def _first(target: Target, found: Dictionary, budget: Budget, of_c: Alphabet, bi
     if budget.everything:
         alphabets = [Alphabet(most, -0.5, zero=False)]
     else:
-        alphabets = [Alphabet(most, shift) for shift in (SHIFTS if bits > 1 else SHIFTS[:1])]
+        # One magnitude needs no offset; and levels end at 2**15.
+        alphabets = [Alphabet(most, shift) for shift in (SHIFTS if 1 < bits < 16 else SHIFTS[:1])]
 
     def rounded(of_z: Alphabet) -> _State:
         step = fitted_scales(fitted, of_z)
