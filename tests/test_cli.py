@@ -220,13 +220,15 @@ def test_an_interrupt_has_status_130_and_leaves_nothing(folder: Path, jobs: str)
         for k in range(5000):
             writer.add(f"{k}.weight", W)
         writer.commit(None)
-    command = [sys.executable, "-c", "from factorq.cli import main; main()", "compress", "in.safetensors",
-               "-o", "out.safetensors", "--method", "svd(rank=32, bits=3)", "--jobs", jobs]  # fmt: skip
+    # Shells start background jobs with the signal ignored, which a child inherits.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from factorq.cli import main; main()"
+    )
+    command = [sys.executable, "-c", program, "compress", "in.safetensors", "-o", "out.safetensors",
+               "--method", "svd(rank=32, bits=3)", "--jobs", jobs]  # fmt: skip
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        # Shells start background jobs with the signal ignored, which a child inherits.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     assert process.stdout is not None
     process.stdout.readline()  # the first tensor is done
     time.sleep(0.2)
