@@ -35,7 +35,7 @@ def vectors(W: Floats, target: float, stages: int) -> Any:
         methods = (fq.VectorQuantization(dim=dim, codewords=count, stages=stages) for count in words)
         fits = next((method for method in methods if method.nbytes(W.shape, "float32") <= budget), None)
         if fits is not None:
-            found.append(fq.decompose(W, method=fits))
+            found.append(fq.decompose(W, method=fits, store="entropy"))
     return least_error(found, target)
 
 
@@ -53,7 +53,7 @@ def low_rank_and_grid(W: Floats, target: float) -> Any:
             ranks = (r for r in range(min(m, n), 0, -1) if fq.SVD(r, bits=8).nbytes(W.shape, "float32") <= left)
             rank = next(ranks, None)
             if rank is not None:
-                found.append(fq.decompose(W, method=fq.SVD(rank, bits=8) + grid))
+                found.append(fq.decompose(W, method=fq.SVD(rank, bits=8) + grid, store="entropy"))
     return least_error(found, target)
 
 
@@ -73,7 +73,7 @@ def by_size(W: Floats, target: float, **settings: Any) -> Any:
 
 METHODS: dict[str, Callable[[Floats, float], Any]] = {
     OURS: partial(by_size, method="quantized_sparse", store="entropy"),
-    "svd": partial(by_size, method="svd"),
+    "svd": partial(by_size, method="svd", store="entropy"),
     "k-means": partial(vectors, stages=1),
     "residual vectors, 2 stages": partial(vectors, stages=2),
     "low rank + grid": low_rank_and_grid,

@@ -255,7 +255,7 @@ def iteration_rows(quick: bool) -> Iterable[Row]:
     import factorq as fq
 
     few, many = (2, 6) if quick else (4, 12)
-    sizes = range(10, 12) if quick else range(14, 19)
+    sizes = range(10, 12) if quick else range(12, 16)
     solvers: dict[str, dict[str, Any]] = {"default": {}, "pgd": {"solver": "pgd"}}
     for solver, chosen in solvers.items():
         before: Row | None = None

@@ -74,7 +74,7 @@ def _gains(x: NDArray[Any], inner: Encoded) -> NDArray[Any]:
     points = inner.points()
     if points.levels is None:
         return np.asarray(x * x)
-    q = np.unique(points.levels * (1.0 if points.scale is None else np.max(points.scale, initial=0.0)))
+    q = np.unique(points.levels * (1.0 if points.scale is None else np.max(np.abs(points.scale), initial=0.0)))
     q = q[q != 0.0]
     if not q.size:
         return np.zeros_like(x)

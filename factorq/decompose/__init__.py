@@ -60,8 +60,8 @@ def decompose(
     gram : array (n, n), optional
         Second moment of the layer's inputs, n = prod(shape[1:]); the error is then ``trace((W-F) gram (W-F)^T)``.
     store : "packed" or "entropy", optional
-        How codes are written, without changing what they stand for: side by side (the default), or entropy-coded
-        wherever that takes fewer bytes.
+        How codes are written, without changing what they stand for: side by side, or entropy-coded wherever that takes
+        fewer bytes. Side by side by default, except for the integers and masks of :class:`factorq.QuantizedSparse`.
     rng : Generator or int, optional
         Randomness of the solvers; None means seed 0, so that equal calls give equal bytes.
     callback : callable, optional
@@ -116,7 +116,7 @@ def explain(
     rank, bits, sparsity, method, bits_per_weight
         As for :func:`decompose`.
     gram, store, rng, callback
-        Taken so that a call of :func:`decompose` can be asked as it is; they do not change the choice.
+        Taken so that a call of :func:`decompose` can be asked as it is; a gram may decide how an array is folded.
 
     Returns
     -------

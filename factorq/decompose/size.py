@@ -14,12 +14,13 @@ from ..arrays import Array, check_weight
 from ..errors import refuse
 from ..factorization import Factorization
 from ..methods import Method
-from ..methods.base import run
+from ..methods.base import Stacked, run
 from .plan import Plan
 
 _WINDOW = 0.98  # a target size is met between this share of it and all of it
 _NEAR = 0.85  # share of the target that a cheap run of a candidate should store to stay in the race
 _CODED = (1.04, 1.08, 1.12)  # packed sizes, in targets, that entropy coding may bring under the target
+_SPARSE = (1.06, 1.12, 1.2, 1.3, 1.45)  # the same where a given sparsity may leave masks of few nonzeros
 _FINALISTS = 2  # candidates that are solved in full
 _CORRECTIONS = 4  # times that a size which depends on the values is aimed at again
 
@@ -36,9 +37,12 @@ def at_size(plan: Plan, W: Array, target: float, rng: np.random.Generator, optio
         return replace(F, status=f"{F.status}; {why}") if why else F
 
     sized = list(draft.resized(plan.shape, plan.dtype, target, plan.free))
-    aims = _CODED if (options["store"] or draft.store) == "entropy" and not all(m.fills for m in sized) else ()
+    entropy = "entropy" in {options["store"] or m.store for m in (sized or [draft])}
+    more = _CODED if "sparsity" in plan.free else _SPARSE
+    aims = more if entropy and not (sized and all(m.fills for m in sized)) else ()
     sized += [m for aim in aims for m in draft.resized(plan.shape, plan.dtype, aim * target, plan.free)]
     candidates = list(dict.fromkeys(sized))
+    others: list[Method] = []
     if len(candidates) > _FINALISTS:
         quick = options | {"callback": None}
         tried = [(run(m.cheaper(), W, rng=deepcopy(rng), **quick), m) for m in candidates]
@@ -47,7 +51,11 @@ def at_size(plan: Plan, W: Array, target: float, rng: np.random.Generator, optio
         if "sparsity" not in plan.free:  # nothing can be corrected: those that meet the size come first
             near = [(F, m) for F, m in near if _WINDOW * target <= F.bits_per_weight <= target] or near
         candidates = [m for _, m in sorted(near, key=lambda pair: _loss(pair[0]))[:_FINALISTS]]
+        smaller = [(F, m) for F, m in tried if F.bits_per_weight < target and m not in candidates]
+        others = [m for _, m in sorted(smaller, key=lambda pair: -pair[0].bits_per_weight)[:_FINALISTS]]
     found = [F for method in candidates for F in _corrected(method, plan, target, solved)]
+    if not any(F.bits_per_weight <= target for F in found):  # solved in full they take a little more than before
+        found += [solved(method) for method in others]
     under = [F for F in found if F.bits_per_weight <= target]
     inside = [F for F in under if F.bits_per_weight >= _WINDOW * target]
     if inside:
@@ -89,6 +97,8 @@ def _corrected(
 
 def _alike(a: Method, b: Method) -> bool:
     """Whether two versions of a method differ only in sparsity, or in the bits that their codes fill."""
+    if isinstance(a, Stacked) and isinstance(b, Stacked):
+        return a.methods[:-1] == b.methods[:-1] and _alike(a.methods[-1], b.methods[-1])
     free = {"sparsity": 0, "bits": 0} if a.fills and b.fills else {"sparsity": 0}
     return {**a.config(), **free} == {**b.config(), **free}
 

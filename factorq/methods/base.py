@@ -19,8 +19,8 @@ from ..factorization import Factorization
 from ..forms import Form, Leaf, Sum
 from ..measure import binary_exponent, gram_error, narrowed, relative_error, scaled
 from ..named import Named, settings
-from ..solvers.karhunen_loeve.threads import one_thread
 from ..solvers.loop import Callback
+from ..solvers.threads import one_thread
 
 STORES = ("packed", "entropy")
 
@@ -160,6 +160,14 @@ class Stacked(Method):
             steps = tuple(share * part for part in solution.history)
             history += steps or (error,)
         return Solution(Sum(tuple(terms)), "; ".join(states), history)
+
+    @property
+    def fills(self) -> bool:
+        return self.methods[-1].fills
+
+    @property
+    def store(self) -> str:
+        return "entropy" if any(method.store == "entropy" for method in self.methods) else "packed"
 
     def nbytes(self, shape: tuple[int, ...], dtype: str) -> int:
         return sum(method.nbytes(shape, dtype) for method in self.methods)

@@ -51,6 +51,14 @@ class Rotated(Method):
     def check(self, shape: tuple[int, ...]) -> None:
         self.method.check(shape)
 
+    @property
+    def store(self) -> str:
+        return self.method.store
+
+    @property
+    def fills(self) -> bool:
+        return self.method.fills
+
     def nbytes(self, shape: tuple[int, ...], dtype: str) -> int:
         return self.method.nbytes(shape, dtype)
 

@@ -20,6 +20,7 @@ from ..solvers.damping import damped_cholesky
 from ..solvers.dictionary.components import WIDER, Kept, dictionary, refitted, sparse_components
 from ..solvers.dictionary.variance import added_variance
 from ..solvers.svd import truncated_svd
+from ..solvers.threads import one_thread
 from .base import Method, Problem, Solution, check_rank, check_steps
 
 _DENSITIES = (0.5, 0.25, 0.125, 1.0)  # from which a size decides the rank; the density then fills the size
@@ -131,8 +132,9 @@ class SparsePCA(Method):
         W = np.ascontiguousarray(scaled(W, -exponent))
         if problem.gram is not None:
             damped_cholesky(problem.gram)  # raises if it is no Gram matrix
-        Z, note, history = self._components(W, problem)
-        Z, told = _ordered(W, Z.astype(np.float64), problem.gram)
+        with one_thread():
+            Z, note, history = self._components(W, problem)
+            Z, told = _ordered(W, Z.astype(np.float64), problem.gram)
         of_c, of_z = self.constraints(problem.dtype)
         z = of_z.encode(np.ascontiguousarray(Z.T, W.dtype))
         C = dictionary(W, z.decode().T, problem.gram).astype(W.dtype)

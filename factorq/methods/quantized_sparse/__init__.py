@@ -19,8 +19,8 @@ from ...measure import binary_exponent, scaled
 from ...named import settle
 from ...solvers.damping import damped_cholesky, explain_damping
 from ...solvers.dictionary import Budget, Target
-from ...solvers.karhunen_loeve.threads import one_thread
 from ...solvers.loop import Outcome
+from ...solvers.threads import one_thread
 from ..base import Method, Problem, Solution, check_factor_bits, check_rank, check_steps, factor_bits
 from . import coded, descent, folds, gradient, sizes
 
@@ -30,8 +30,6 @@ _CHOICES = {
     "codes": ("grid", "trellis"),
     "support": ("global", "column", "rated"),
 }
-_GAIN = 2e-3
-_TURNS = 3  # alternations of coded factors: after the first they gain 0.1 to 0.5 %
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,7 +69,8 @@ class QuantizedSparse(Method):
     starts : int
         Dictionaries to start from, 1 to 64, compared after a few rounds.
     max_iter : int
-        Most alternations; half as many go before them with real factors.
+        Most alternations; half as many go before them with real factors. Where there are more than 32,768 columns, on
+        a sample of them; a few on all follow.
     tol : float
         Least relative improvement that is worth further alternations.
 
@@ -109,8 +108,14 @@ class QuantizedSparse(Method):
             raise refuse_type("fold", found=repr(self.fold), allowed="'auto', 'rows', 'positions' and the like")
         if isinstance(self.starts, bool) or not isinstance(self.starts, int) or not 1 <= self.starts <= 64:
             raise refuse("starts", found=repr(self.starts), allowed="an integer from 1 to 64")
-        if self.solver == "pgd" and (self.codes, self.support, self.starts) != ("grid", "global", 1):
-            raise refuse("solver", found="'pgd' with codes, support or starts", allowed="them with solver='coordinate'")
+        for name, plain in (("codes", "grid"), ("support", "global"), ("starts", 1)):
+            given = getattr(self, name)
+            if self.solver == "pgd" and given != plain:
+                raise refuse(
+                    "solver", found=f"'pgd' with {name}={given!r}", allowed=f"'coordinate', or {name}={plain!r}"
+                )
+            if self.codes == "trellis" and name != "codes" and given != plain:
+                raise refuse(name, found=f"{given!r} with codes='trellis'", allowed=repr(plain))
         self._check_coded() if self.codes == "trellis" else check_factor_bits(self.bits)
 
     def _check_coded(self) -> None:
@@ -179,18 +184,19 @@ class QuantizedSparse(Method):
 
     def placed(self, W: NDArray[Any], bits_per_weight: float, free: frozenset[str], gram: bool) -> tuple[Method, str]:
         """With the fold and the rank that are expected to take the fewest bytes, where the rank is free."""
-        if self.fold != "auto" or (self.solver == "pgd" and gram):
+        if self.solver == "pgd" and gram:
             return self, ""
-        if gram and "rank" not in free:
+        if gram and self.fold == "auto" and "rank" not in free:
             return replace(self, fold="columns"), "the inputs of the gram as rows"
         if "rank" not in free or not W.any():
             return self, ""
+        if self.codes == "grid" and not free >= {"bits", "sparsity", "codes"}:
+            return replace(self, fold=self._fold(W.shape, gram)), ""  # whatever the rank will be
+        only = self.fold if self.fold != "auto" else "columns" if gram else None
         with one_thread():
-            found = folds.estimates(W, bits_per_weight, "columns" if gram else None)
-        if not found:
-            return self, ""
+            found = folds.estimates(W, bits_per_weight, only)
         listed = ", ".join(f"{e.fold} {e.bits:.3g}" for e in found[:4])
-        why = f"fold chosen by estimated bits per weight for equal error: {listed}"
+        why = f"fold chosen by estimated bits per weight for equal error: {listed}" if only is None else ""
         return replace(self, fold=found[0].fold, rank=found[0].rank), why
 
     def resized(
@@ -238,8 +244,9 @@ class QuantizedSparse(Method):
         if self.codes == "trellis" and isinstance(self.bits, tuple):
             search = Coded(self.bits[1]).search(self.rank * n)
             places = folds.layout(fold, self.rank)
-            options |= {"max_iter": min(self.max_iter, _TURNS), "tol": max(self.tol, _GAIN)}
-            outcome = coded.solve(target, self.rank, self.bits[0], search, places, exponent, **options)
+            outcome = coded.solve(
+                target, self.rank, self.bits[0], search, places, exponent, max_iter=self.max_iter, **options
+            )
             return outcome.best, outcome
         budget = Budget(1.0 - self.sparsity, self.support == "column", self.support == "rated")
         bits = None if self.bits is None else self._widths

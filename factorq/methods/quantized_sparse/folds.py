@@ -141,7 +141,7 @@ class _Core:
             width = basis_bits(rank / (n * self.whole), target)
             basis = rank * (m * width + 16.0) if m > 1 else 0.0
             left = (target * size - basis - 8 * FIXED) / (rank * n * self.whole)
-            if not 1.05 * FEWEST_BITS < left < _MOST_CODE:
+            if left < 1.05 * FEWEST_BITS or (left > _MOST_CODE and rank < min(m, size // m)):
                 continue
             part = np.ascontiguousarray(quantized[:rank])
             rate = self.whole * quantized_cost(part, (rank, *self.places), step) + basis
@@ -164,7 +164,9 @@ def _decorrelated(W: NDArray[Any], name: str) -> _Core:
         energy, U = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
     if matrix.size <= _SAMPLE:
         return _Core(name, U.T @ matrix.astype(np.float64), energy, layout(fold, m)[1:], 1.0)
-    columns = matrix[:, :: -(-matrix.size // _SAMPLE)].astype(np.float64)
+    # Drawn, not every k-th: those of a fold that ends in kernel axes would be of one position.
+    drawn = np.sort(np.random.default_rng(0).integers(0, n, max(1, _SAMPLE // m)))
+    columns = matrix[:, drawn].astype(np.float64)
     return _Core(name, U.T @ columns, energy, (1, columns.shape[1]), n / columns.shape[1])
 
 

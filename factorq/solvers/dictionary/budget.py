@@ -16,6 +16,7 @@ Floats = NDArray[np.float64]
 _WORTH = 0.02  # prices that a move has to gain: without, descents go on for a third longer and find nothing
 _LEAST = 1e-4  # of the best atom's gain: the same where there is no price
 _SHARP = 1e-9
+_FILLS = 8  # times that a price is lowered
 _OVER = 1.005  # times the nonzeros asked for, from which their price rises; what is over is dropped
 _RATES = 0.25, 4.0  # least and most of a nonzero's bits, over the mean
 _ROUNDING = 1 + 2**-50  # a product that should be whole may be an ulp short
@@ -69,8 +70,21 @@ class Budget:
         _pursue(G, B, Z, price, r, alphabet, self._costs(Z), restart=restart)
         wanted, kept = self.count(Z.shape), int(np.count_nonzero(Z))
         if kept > _OVER * wanted:
-            return max(1.02 * price, nth_largest(gains(G, B, Z), wanted))
+            gained = gains(G, B, Z)
+            return _reached(max(1.02 * price, nth_largest(gained, wanted)), gained)
         return price * max(kept / max(wanted, 1), 0.5) if kept < wanted else price
+
+    def fill(self, G: Floats, B: Matrix, Z: Matrix, price: float) -> None:
+        """Lower the price until no fewer nonzeros are kept than may be, or nothing more gains."""
+        if self.everything or self.per_column:
+            return
+        wanted = self.count(Z.shape)
+        for _ in range(_FILLS):
+            kept = int(np.count_nonzero(Z))
+            if kept >= wanted or price <= 0:
+                break
+            price *= max(kept / wanted, 0.5) * 0.95
+            _pursue(G, B, Z, price, Z.shape[1], REAL, self._costs(Z))
 
     def trim(self, G: Floats, B: Matrix, Z: Matrix, alphabet: Alphabet = REAL, *, sharp: bool = False) -> None:
         """Drop the nonzeros that gain least until the number is met, and descend with what each column has left."""
@@ -83,7 +97,7 @@ class Budget:
                 return
             counts = np.full(len(Z), most)
         elif counts.sum() > wanted:
-            gained = gains(G, B, Z)
+            gained = np.asarray(gains(G, B, Z) / self._costs(Z).astype(Z.dtype))
             keep = gained > nth_largest(gained, wanted)
             ties = np.flatnonzero((gained > 0) & ~keep)
             short = wanted - int(np.count_nonzero(keep))
@@ -109,7 +123,7 @@ class Budget:
         if self.everything or self.per_column:
             return 0.0
         single = B * (B / _lengths(G, B))
-        return nth_largest(single, self.count(B.shape))
+        return _reached(nth_largest(single, self.count(B.shape)), single)
 
     def _costs(self, Z: Matrix) -> Floats:
         """Bits of a nonzero of each atom, over their mean: ``2 + log2((1 - p) / p)`` at the density p."""
@@ -138,6 +152,11 @@ def nth_largest(x: Matrix, n: int) -> float:
     if n == 0:
         return float(np.nextafter(flat.max(initial=0), np.inf, dtype=flat.dtype))
     return max(float(np.partition(flat, flat.size - n)[flat.size - n]), 0.0)
+
+
+def _reached(price: float, gained: Matrix) -> float:
+    """``price``, lowered until the largest gain is worth a move: of equal numbers all must not become 0 at once."""
+    return min(price, float(gained.max(initial=0)) / (1.0 + 2.0 * _WORTH))
 
 
 def _lengths(G: Floats, B: Matrix) -> Matrix:

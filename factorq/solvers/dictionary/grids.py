@@ -92,19 +92,17 @@ def quantize(
     Z = np.zeros((part.W.shape[1], found.C.shape[1]), part.W.dtype)
     budget.code(*part.products(found.C), Z, found.price, restart=not budget.everything)
     start, of_z = _first(part, replace(found, Z=Z), budget, of_c, bits[1])
-    codes, price = _best(part, start, budget, of_c, of_z, max_iter, tol)
+    prices: list[float] = []
+    first = _rounds(part, start, budget, of_c, of_z, max_iter, tol, None, prices)
+    codes = first.best
     Z = np.zeros_like(found.Z)
     if not of_z.zero:
         Z = of_z.nearest(found.Z / _sizes(found, codes))
-    return _rounds(target, _State(codes.C, codes.scale, Z, price), budget, of_c, of_z, _ALL, tol, callback)
-
-
-def _best(
-    target: Target, start: _State, budget: Budget, of_c: Alphabet, of_z: Alphabet, max_iter: int, tol: float
-) -> tuple[Codes, float]:
-    prices: list[float] = []
-    codes = _rounds(target, start, budget, of_c, of_z, max_iter, tol, None, prices).best
-    return codes, prices[-1]
+    whole = _State(codes.C, codes.scale, Z, prices[-1])
+    outcome = _rounds(target, whole, budget, of_c, of_z, min(_ALL, max_iter), tol, callback)
+    share = f"{part.W.shape[1]:,} of {target.W.shape[1]:,} columns"
+    status = f"{first.status} on a sample of {share}, then {len(outcome.history)} rounds on all"
+    return replace(outcome, status=status)
 
 
 def _sizes(found: Dictionary, codes: Codes) -> Matrix:
@@ -133,7 +131,7 @@ def _rounds(
         scale = _scales(target, state.C, state.scale, moments)
         Z *= np.where(scale < 0, -1, 1).astype(Z.dtype)
         moments = Moments(moments.A * np.outer(np.sign(scale), np.sign(scale)), moments.P * np.sign(scale))
-        scale = np.abs(scale)
+        scale = _halves(np.abs(scale))
         error2 = max(target.squared_error(state.C * scale, moments, Z), 0.0)
         whole = (Z - of_z.shift * np.sign(Z)).astype(np.int32)
         codes = Codes(state.C, scale, whole, of_z.shift)
@@ -162,7 +160,9 @@ def _first(target: Target, found: Dictionary, budget: Budget, of_c: Alphabet, bi
         alphabets = [Alphabet(most, shift) for shift in (SHIFTS if 1 < bits < 16 else SHIFTS[:1])]
 
     def rounded(of_z: Alphabet) -> _State:
-        step = fitted_scales(fitted, of_z)
+        # An atom that no column uses gets a step at which the column that would use it most could.
+        idle = np.abs(B).max(axis=0, initial=0.0) / np.maximum(G.diagonal(), np.finfo(float).tiny) / (1 + of_z.shift)
+        step = np.where(fitted.any(axis=0), fitted_scales(fitted, of_z), np.where(idle > 0, idle, 1.0))
         whole = of_z.nearest(Z / step.astype(Z.dtype))
         if of_z.zero:
             whole = np.where(Z != 0, whole, 0)
@@ -201,6 +201,12 @@ def _scales(target: Target, C: Floats, scale: Floats, moments: Moments) -> Float
         h = np.einsum("ij,ij->j", D, Q)
         found[used] = least_squares(G[np.ix_(used, used)], h[used, None])[0][:, 0]
     return np.where(found != 0, found, scale)
+
+
+def _halves(scale: Floats) -> Floats:
+    """The scales as they will be stored: to the 11 bits of a float16's significand."""
+    significand, exponent = np.frexp(scale)
+    return np.asarray(np.ldexp(np.rint(significand * 2048.0) / 2048.0, exponent))
 
 
 def rounded_atoms(moments: Moments, C: Floats, scale: Floats, alphabet: Alphabet) -> Floats:

@@ -66,9 +66,10 @@ def learn(
     left : callable
         From W (m, n) and k to its first k left singular vectors (m, k).
     """
-    part = sampled(target, rank, rng)
+    optimal = budget.everything and rank <= min(target.W.shape)  # the singular vectors of all columns
+    part = target if optimal else sampled(target, rank, rng)
     plain = Target(part.seen)  # real atoms do not ask for more than L^T W
-    if budget.everything and rank <= min(plain.W.shape):
+    if optimal:
         C = starts(plain.W, rank, 1, rng, left)[0]
         found = Dictionary(C, plain.products(C)[1], 0.0)
     else:
@@ -92,6 +93,7 @@ def polish(
     """C (m, r) and codes Z (n, r) within the budget: least squares and descent in turn; the error does not rise."""
     G, B = target.products(found.C)
     Z = found.Z.copy()
+    budget.fill(G, B, Z, found.price)
     budget.trim(G, B, Z)
 
     def step(Z: Matrix) -> tuple[Matrix, tuple[Matrix, Matrix], float]:

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from ...arrays import check_finite
 from ...errors import refuse
 from ...measure import binary_exponent, scaled, squared_norm
+from ..threads import one_thread
 from .candidates import plain
 from .search import search
-from .threads import one_thread
 from .transform import Stage, Transform
 
 __all__ = ["Stage", "Transform", "choose", "step_for"]
