@@ -138,6 +138,9 @@ class SparsePCA(Method):
         of_c, of_z = self.constraints(problem.dtype)
         z = of_z.encode(np.ascontiguousarray(Z.T, W.dtype))
         C = dictionary(W, z.decode().T, problem.gram).astype(W.dtype)
+        if binary_exponent(C) + exponent > np.finfo(W.dtype).maxexp:
+            found = f"values up to {float(np.abs(problem.W).max()):.3g}, whose scores overflow {W.dtype}"
+            raise refuse("W", found=found, allowed=f"less of the range of {W.dtype}", remedy="scale it first")
         form: Form = Chain(Leaf(of_c.encode(scaled(np.ascontiguousarray(C), exponent))), Leaf(z))
         if len(problem.W.shape) > 2:
             form = Folded(form, Fold.matrix(problem.W.shape))

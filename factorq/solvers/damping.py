@@ -50,6 +50,8 @@ def damped_cholesky(gram: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
     if not np.isfinite(G).all() or np.any(diagonal < 0.0):
         raise refuse("gram", found="negative or non-finite entries", allowed="a second moment X^T X of finite inputs")
     mean = float(diagonal.mean()) if diagonal.size else 0.0
+    if mean == 0.0 and G.any():
+        raise refuse("gram", found="a diagonal of zeros beside other entries", allowed="a positive semidefinite matrix")
     if mean == 0.0:
         return np.eye(G.shape[0]), 1.0
     damping = 0.0

@@ -194,7 +194,7 @@ class QuantizedSparse(Method):
             return replace(self, fold=self._fold(W.shape, gram)), ""  # whatever the rank will be
         only = self.fold if self.fold != "auto" else "columns" if gram else None
         with one_thread():
-            found = folds.estimates(W, bits_per_weight, only)
+            found = folds.estimates(scaled(W, -binary_exponent(W)), bits_per_weight, only)
         listed = ", ".join(f"{e.fold} {e.bits:.3g}" for e in found[:4])
         why = f"fold chosen by estimated bits per weight for equal error: {listed}" if only is None else ""
         return replace(self, fold=found[0].fold, rank=found[0].rank), why

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ...codecs import Encoded, Grid, Path
 from ...constraints.coded import Search
 from ...kernels.pursuit import Alphabet
-from ...measure import scaled, squared_distance
+from ...measure import squared_distance
 from ...solvers.damping import least_squares
 from ...solvers.dictionary import Target, fitted_scales, principal, rounded_atoms
 from ...solvers.loop import Callback, Outcome, iterate
@@ -65,15 +65,19 @@ def solve(
         variance = np.maximum(np.mean(B.astype(np.float64) ** 2, axis=0) / np.maximum(G.diagonal(), 1e-300), 1e-300)
         ridge = np.minimum(_SHRINK * lost[0] / variance, 1e6) * G.diagonal()
         X = np.ascontiguousarray(least_squares(G + np.diag(ridge), B.T.astype(np.float64))[0], work)
-        path: Path = search.path(np.ascontiguousarray(scaled(X, exponent)).reshape(layout), step_before[0])
+        path: Path = search.path(X.reshape(layout), step_before[0])
         step_before[0] = path.step
-        z = path.reshaped(X.shape)
-        Z = scaled(z.decode(), -exponent)
+        path = path.reshaped(X.shape)
+        Z = path.decode()
         lost[0] = squared_distance(X, Z) / X.size
         codes = np.ascontiguousarray(Z.T)
         moments = target.moments(codes)
         error2 = max(target.squared_error(D, moments, codes), 0.0)
         error = math.sqrt(error2 / target.energy) if target.energy > 0 else 0.0
-        return (np.where(moments.A.diagonal() > 0, moments.dictionary(), D), moments), (c, z), error
+        return (
+            (np.where(moments.A.diagonal() > 0, moments.dictionary(), D), moments),
+            (c, path.rescaled(exponent)),
+            error,
+        )
 
     return iterate(step, (C, None), max_iter=max_iter, tol=tol, patience=1, callback=callback)

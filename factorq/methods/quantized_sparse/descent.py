@@ -16,6 +16,7 @@ from ...solvers.loop import Callback, Outcome
 from ...solvers.svd import truncated_svd
 
 Pair = tuple[Encoded, Encoded]
+_MOST_ROUNDS = 100  # with real factors; 50 rounds end within 1 % of where 30 do
 
 
 def solve(
@@ -45,7 +46,7 @@ def solve(
     def left(matrix: NDArray[Any], k: int) -> NDArray[Any]:
         return truncated_svd(matrix, k, rng=rng).U
 
-    found = learn(target, rank, budget, rng, rounds=max(max_iter // 2, 1), tries=tries, left=left)
+    found = learn(target, rank, budget, rng, rounds=min(max(max_iter // 2, 1), _MOST_ROUNDS), tries=tries, left=left)
     if bits is None:
         return _real(target, found, budget, dtype, exponent, max_iter, tol, callback)
     outcome = quantize(target, found, budget, bits, rng, max_iter=max_iter, tol=tol, callback=callback)

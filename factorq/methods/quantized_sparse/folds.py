@@ -45,8 +45,9 @@ def named(shape: tuple[int, ...], name: str) -> Fold:
         If there is no such fold, or the sizes do not divide.
     """
     kind, _, digits = name.replace("/", "*").partition("*")
-    group = int(digits) if digits.isdecimal() else 1
-    grouped = kind in ("positions", "inputs", "outputs") and digits.isdecimal() and group > 0
+    numbered = digits.isascii() and digits.isdecimal()
+    group = int(digits) if numbered else 1
+    grouped = kind in ("positions", "inputs", "outputs") and numbered and group > 0
     if name not in ("rows", "columns", "flat", "positions") and not grouped:
         allowed = "'auto', 'rows', 'columns', 'flat', 'positions', 'positions*2', 'inputs/8', 'outputs/8' and the like"
         raise refuse("fold", found=repr(name), allowed=allowed)

@@ -163,6 +163,7 @@ def _first(target: Target, found: Dictionary, budget: Budget, of_c: Alphabet, bi
         # An atom that no column uses gets a step at which the column that would use it most could.
         idle = np.abs(B).max(axis=0, initial=0.0) / np.maximum(G.diagonal(), np.finfo(float).tiny) / (1 + of_z.shift)
         step = np.where(fitted.any(axis=0), fitted_scales(fitted, of_z), np.where(idle > 0, idle, 1.0))
+        step = np.maximum(step, float(np.finfo(Z.dtype).tiny))
         whole = of_z.nearest(Z / step.astype(Z.dtype))
         if of_z.zero:
             whole = np.where(Z != 0, whole, 0)
