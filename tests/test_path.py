@@ -570,3 +570,18 @@ def test_a_block_that_is_not_there_is_named(model: str, block: int) -> None:
     stored = Path.encode(sample("gaussian", (8, 16), "float32", 0), step=0.5, states=8, model=model)
     with pytest.raises(ArgumentError, match="block: found"):
         stored.integers(block)
+
+
+def test_rows_of_a_class_that_the_sample_does_not_have() -> None:
+    """Classes of scale are those of all rows, tables are tried on some of them: one large row is in none."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, 4096, 256)).astype(np.float32)
+    x[:, np.arange(4096) % 8 < 4] *= 4
+    sample = static._sampled_rows(x)
+    outside = next(row for row in range(4096) if row not in set(np.arange(4096)[sample]))
+    x[:, outside] *= 300
+    rows, rates = static._classes(x, 4)
+    assert rows.max() > rows[:, sample].max()
+    assert len(rates) == rows.max() + 1
+    path = Path.encode(x[0], step=0.7, states=4, model="static")
+    assert float(np.abs(x[0] - path.decode()).max()) < 3.0

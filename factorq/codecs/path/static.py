@@ -83,7 +83,9 @@ def _classes(core: NDArray[np.float32], states: int) -> tuple[NDArray[np.uint8],
         scaled_bits, _ = _tables(part, by_scale(part), states, share)
         if scaled_bits + 4 * layout[0] * len(sample) < bits:
             rows = by_scale(core)
-            return rows, _tables(part, rows[:, sample], states, share)[1]
+            rates = _tables(part, rows[:, sample], states, share)[1]
+            missing = int(rows.max()) + 1 - len(rates)  # classes of larger rows than the sample has
+            return rows, np.concatenate([rates, np.repeat(rates[-1:], missing, axis=0)])
     return by_plane(layout), rates
 
 

@@ -63,7 +63,7 @@ def pursue(
     Parameters
     ----------
     G : NDArray, (r, r) float64
-        Symmetric, positive semidefinite. Coordinates whose diagonal entry is 0 do not move, but are 0 after a restart.
+        Symmetric, positive semidefinite. Coordinates whose diagonal entry is 0 do not move, or to 0 if a restart wins.
     B, Z : NDArray, (n, r), C-contiguous and of one dtype, float32 or float64
         Z holds numbers of the alphabet. Where more than ``count`` of a row are not 0, those that gain least go first.
     price, least : NDArray, (n,) float64
