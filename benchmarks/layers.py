@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from processes import Row, attempted, figures, timed
+from processes import Row, attempted, timed
 from threadpoolctl import threadpool_limits
 
 Floats = NDArray[np.float32]
@@ -105,7 +105,9 @@ def rows(folder: Path, quick: bool) -> Iterable[Row]:
 
 def layer_figures(method: Callable[[Floats, float], Any], W: Floats, target: float) -> Row:
     F, seconds = timed(partial(method, W, target), 1)
-    return figures(F) | {"seconds": seconds["seconds"]}
+    row = {"bits_per_weight": F.bits_per_weight, "relative_error": F.relative_error, "seconds": seconds["seconds"]}
+    settings = {"settings": str(F.method)} if F.method.id == OURS else {}
+    return {name: float(f"{value:.5g}") for name, value in row.items()} | settings
 
 
 def means(measured: Iterable[Row]) -> list[Row]:
