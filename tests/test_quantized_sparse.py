@@ -812,3 +812,14 @@ def test_command_line(folder: Path, options: tuple[str, ...], rank: int | None, 
         assert F.bits_per_weight <= most
         assert F.relative_error < 0.65
     assert CliRunner().invoke(main, ("verify", "out.safetensors", "--against", "in.safetensors")).exit_code == 0
+
+
+def test_a_fold_on_the_command_line_is_a_matter_of_each_tensor(folder: Path) -> None:
+    method = "quantized_sparse(rank=4, bits=(6, 2.0), codes='trellis', fold='positions')"
+    result = CliRunner().invoke(main, ("compress", "in.safetensors", "-o", "out.safetensors", "--method", method))
+    assert result.exit_code == 0, result.output
+    assert "fold=positions" in result.output
+    assert "fold: found 'positions' for shape (48, 64)" in result.output
+    loaded = fq.load("out.safetensors")
+    assert isinstance(loaded["conv.weight"], fq.Factorization)
+    assert not isinstance(loaded["fc.weight"], fq.Factorization)

@@ -11,7 +11,7 @@ from typing import Any
 
 _SHOWN = (
     "rank", "bits", "sparsity", "codes", "group", "levels", "step", "states", "model", "dim", "codewords", "stages",
-    "fixed_rate", "rotate",
+    "fixed_rate", "rotate", "fold",
 )  # fmt: skip
 
 

@@ -218,11 +218,7 @@ def _recipe(
     drawn = generator(rng)
     seed = int(drawn.integers(2**63)) if not isinstance(rng, int | np.integer | None) else int(rng or 0)
     recipe = Recipe(rank, bits, sparsity, method, bits_per_weight, group, seed, store)
-    try:
-        recipe.plan((_MOST, _MOST))
-    except ArgumentError as error:  # whether a fold fits is a matter of each tensor
-        if not str(error).startswith("fold: "):
-            raise
+    _fits_large(recipe, (_MOST, _MOST))
     return recipe
 
 
@@ -261,9 +257,18 @@ def _misfit(recipe: Recipe, shape: tuple[int, ...]) -> str:
     try:
         recipe.plan(shape)
     except ArgumentError as error:
-        recipe.plan((_MOST, _MOST, *(1 for _ in shape[2:])))
+        _fits_large(recipe, (_MOST, _MOST, *(1 for _ in shape[2:])))
         return error.message
     return ""
+
+
+def _fits_large(recipe: Recipe, shape: tuple[int, ...]) -> None:
+    """Raise unless the recipe fits an array as large as this; whether a fold does is a matter of each tensor."""
+    try:
+        recipe.plan(shape)
+    except ArgumentError as error:
+        if not error.message.startswith("fold: "):
+            raise
 
 
 def _nothing(rows: Sequence[Row]) -> ArgumentError:
