@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -130,7 +129,7 @@ class QuantizedSparse(Method):
 
     def check(self, shape: tuple[int, ...]) -> None:
         self._check_rank(self.folded(shape))
-        if self.support == "column" and math.floor((1 - self.sparsity) * self.rank * (1 + 2**-50)) < 1:
+        if self.support == "column" and Budget(1.0 - self.sparsity).each(self.rank) < 1:
             allowed = (
                 f"at most {1 - 1 / self.rank:.6g} with support='column': one nonzero of {self.rank} in each column"
             )

@@ -7,7 +7,7 @@ and the codes are solved and coded against that: atoms need not stay orthonormal
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,21 @@ from ...constraints.coded import Search
 from ...kernels.pursuit import Alphabet
 from ...measure import squared_distance
 from ...solvers.damping import least_squares
-from ...solvers.dictionary import Target, fitted_scales, principal, rounded_atoms
+from ...solvers.dictionary import Moments, Target, fitted_scales, principal, rounded_atoms
 from ...solvers.loop import Callback, Outcome, iterate
 
 Pair = tuple[Encoded, Encoded]
 _SHRINK = 0.4  # of the ridge D / v, as for the terms of an SVD on a trellis
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """The dictionary, and of the codes before: their moments, their step, their mean squared error."""
+
+    C: NDArray[np.float64]
+    moments: Moments | None = None
+    step: float | None = None
+    lost: float = 0.0
 
 
 def solve(
@@ -50,34 +60,27 @@ def solve(
     C = principal(target.seen, rank)
     if target.L is not None:  # atoms that the metric sees as orthonormal
         C = np.linalg.lstsq(target.L.T, C, rcond=None)[0]
-    step_before: list[float | None] = [None]
-    lost = [0.0]
 
-    def step(state: tuple[NDArray[np.float64], Any]) -> tuple[Any, Pair, float]:
-        C, moments = state
-        scale = fitted_scales(C, of_c)
-        whole = of_c.nearest(C / scale)
-        if moments is not None:
-            whole = rounded_atoms(moments, whole, scale, of_c)
+    def step(state: _State) -> tuple[_State, Pair, float]:
+        scale = fitted_scales(state.C, of_c)
+        whole = of_c.nearest(state.C / scale)
+        if state.moments is not None:
+            whole = rounded_atoms(state.moments, whole, scale, of_c)
         c = Grid.of_integers(whole, scale, bits=bits, axis=0, dtype=str(work), exponent=0)
         D = c.decode().astype(np.float64)
         G, B = target.products(D)
         variance = np.maximum(np.mean(B.astype(np.float64) ** 2, axis=0) / np.maximum(G.diagonal(), 1e-300), 1e-300)
-        ridge = np.minimum(_SHRINK * lost[0] / variance, 1e6) * G.diagonal()
+        ridge = np.minimum(_SHRINK * state.lost / variance, 1e6) * G.diagonal()
         X = np.ascontiguousarray(least_squares(G + np.diag(ridge), B.T.astype(np.float64))[0], work)
-        path: Path = search.path(X.reshape(layout), step_before[0])
-        step_before[0] = path.step
+        path: Path = search.path(X.reshape(layout), state.step)
         path = path.reshaped(X.shape)
         Z = path.decode()
-        lost[0] = squared_distance(X, Z) / X.size
         codes = np.ascontiguousarray(Z.T)
         moments = target.moments(codes)
         error2 = max(target.squared_error(D, moments, codes), 0.0)
         error = math.sqrt(error2 / target.energy) if target.energy > 0 else 0.0
-        return (
-            (np.where(moments.A.diagonal() > 0, moments.dictionary(), D), moments),
-            (c, path.rescaled(exponent)),
-            error,
-        )
+        C = np.where(moments.A.diagonal() > 0, moments.dictionary(), D)
+        after = _State(C, moments, path.step, squared_distance(X, Z) / X.size)
+        return after, (c, path.rescaled(exponent)), error
 
-    return iterate(step, (C, None), max_iter=max_iter, tol=tol, patience=1, callback=callback)
+    return iterate(step, _State(C), max_iter=max_iter, tol=tol, patience=1, callback=callback)

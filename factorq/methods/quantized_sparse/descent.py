@@ -60,7 +60,9 @@ def stored(codes: Codes, bits: tuple[int, int], dtype: str, exponent: int) -> Pa
     Z = np.ascontiguousarray(codes.Z.T)
     if codes.shift < 0:
         one = np.ones(1)
-        return c, Grid.of_integers(Z + codes.shift * np.sign(Z), one, bits=bits[1], axis=None, dtype=dtype)
+        return c, Grid.of_integers(
+            np.ascontiguousarray(codes.values(np.float64).T), one, bits=bits[1], axis=None, dtype=dtype
+        )
     keep = Z != 0
     return c, Mask.encode(keep, Codebook.of_integers(Z[keep], bits=bits[1], shift=codes.shift, dtype=dtype))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -96,11 +96,15 @@ def candidates(shape: tuple[int, ...]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A fold with a rank, and the bits per weight it is expected to take at one quantizer's error, basis included."""
+    """A fold with a rank; bits per weight it is expected to take at one quantizer's step.
+
+    ``rate`` is what is stored, basis included; ``bits`` counts what the error is worth, too.
+    """
 
     fold: str
     rank: int
     bits: float
+    rate: float
 
 
 def estimates(W: NDArray[Any], bits_per_weight: float, only: str | None = None) -> list[Estimate]:
@@ -112,12 +116,12 @@ def estimates(W: NDArray[Any], bits_per_weight: float, only: str | None = None) 
     """
     cores = [_decorrelated(W, name) for name in (candidates(W.shape) if only is None else (only,))]
     step = step_for(W, 4.0**-bits_per_weight) or 1.0
-    found: list[tuple[Estimate, float, _Core]] = []
+    found: list[tuple[Estimate, _Core]] = []
     for _ in range(_STEPS):
-        found = sorted((core.estimate(step, bits_per_weight) for core in cores), key=lambda f: f[0].bits)
-        cores = [core for _, _, core in found[:_CLOSE]]
-        step *= 2.0 ** (found[0][1] - bits_per_weight)
-    return [estimate for estimate, _, _ in found]
+        found = sorted(((core.estimate(step, bits_per_weight), core) for core in cores), key=lambda f: f[0].bits)
+        cores = [core for _, core in found[:_CLOSE]]
+        step *= 2.0 ** (found[0][0].rate - bits_per_weight)
+    return [estimate for estimate, _ in found]
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,8 +134,8 @@ class _Core:
     places: tuple[int, int]
     whole: float
 
-    def estimate(self, step: float, target: float) -> tuple[Estimate, float, _Core]:
-        """The best rank at a quantizer's step, and the bits per weight that are rate."""
+    def estimate(self, step: float, target: float) -> Estimate:
+        """The best rank at a quantizer's step."""
         m, n = self.rows.shape
         size = m * n * self.whole
         slope = 6.0 / (math.log(2.0) * step * step)
@@ -147,12 +151,11 @@ class _Core:
             part = np.ascontiguousarray(quantized[:rank])
             rate = self.whole * quantized_cost(part, (rank, *self.places), step) + basis
             distortion = float(lost[rank - 1]) + float(self.energy[rank:].sum())
-            found.append((Estimate(self.fold, rank, (rate + slope * distortion) / size), rate / size, self))
-        least = min((f[0].bits for f in found), default=math.inf)
-        best = next((f for f in reversed(found) if f[0].bits <= least + _SPARED), None)
-        if best is None:
-            return Estimate(self.fold, 1, math.inf), target, self
-        return Estimate(self.fold, best[0].rank, least), best[1], self
+            found.append(Estimate(self.fold, rank, (rate + slope * distortion) / size, rate / size))
+        if not found:
+            return Estimate(self.fold, 1, math.inf, target)
+        least = min(e.bits for e in found)
+        return replace(next(e for e in reversed(found) if e.bits <= least + _SPARED), bits=least)
 
 
 def _decorrelated(W: NDArray[Any], name: str) -> _Core:

@@ -13,12 +13,13 @@ from .budget import Budget
 from .grids import Codes, fitted_scales, quantize, rounded_atoms
 from .real import Dictionary, learn, polish
 from .start import principal
-from .target import Target
+from .target import Moments, Target
 
 __all__ = [
     "Budget",
     "Codes",
     "Dictionary",
+    "Moments",
     "Target",
     "fitted_scales",
     "learn",

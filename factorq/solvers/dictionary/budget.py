@@ -44,9 +44,11 @@ class Budget:
     def count(self, shape: tuple[int, ...]) -> int:
         """How many entries of the codes (n, r) may be nonzero."""
         n, r = shape
-        if self.per_column:
-            return n * math.floor(self.share * r * _ROUNDING)
-        return math.floor(self.share * n * r * _ROUNDING)
+        return n * self.each(r) if self.per_column else math.floor(self.share * n * r * _ROUNDING)
+
+    def each(self, r: int) -> int:
+        """How many entries of one column may be nonzero where all have the same number."""
+        return math.floor(self.share * r * _ROUNDING)
 
     @property
     def everything(self) -> bool:
@@ -65,7 +67,7 @@ class Budget:
             _pursue(G, B, Z, 0.0, r, alphabet, restart=restart)
             return 0.0
         if self.per_column:
-            _pursue(G, B, Z, 0.0, math.floor(self.share * r * _ROUNDING), alphabet, restart=restart)
+            _pursue(G, B, Z, 0.0, self.each(r), alphabet, restart=restart)
             return 0.0
         _pursue(G, B, Z, price, r, alphabet, self._costs(Z), restart=restart)
         wanted, kept = self.count(Z.shape), int(np.count_nonzero(Z))
@@ -92,7 +94,7 @@ class Budget:
             return
         wanted, counts = self.count(Z.shape), np.count_nonzero(Z, axis=1)
         if self.per_column:
-            most = math.floor(self.share * Z.shape[1] * _ROUNDING)
+            most = self.each(Z.shape[1])
             if not sharp and counts.max(initial=0) <= most:
                 return
             counts = np.full(len(Z), most)
@@ -111,7 +113,7 @@ class Budget:
     def prices(self, gained: Matrix) -> Matrix:
         """What the wanted number of entries (n, r) reach: one number, or one per column of W (n, 1)."""
         if self.per_column:
-            kept = math.floor(self.share * gained.shape[1] * _ROUNDING)
+            kept = self.each(gained.shape[1])
             if kept == 0:
                 return np.full((len(gained), 1), np.inf, gained.dtype)
             last = gained.shape[1] - kept

@@ -159,9 +159,11 @@ def _first(target: Target, found: Dictionary, budget: Budget, of_c: Alphabet, bi
         # One magnitude needs no offset; and levels end at 2**15.
         alphabets = [Alphabet(most, shift) for shift in (SHIFTS if 1 < bits < 16 else SHIFTS[:1])]
 
+    # An atom that no column uses gets a step at which the column that would use it most could.
+    largest = np.abs(B).max(axis=0, initial=0.0) / np.maximum(G.diagonal(), np.finfo(float).tiny)
+
     def rounded(of_z: Alphabet) -> _State:
-        # An atom that no column uses gets a step at which the column that would use it most could.
-        idle = np.abs(B).max(axis=0, initial=0.0) / np.maximum(G.diagonal(), np.finfo(float).tiny) / (1 + of_z.shift)
+        idle = largest / (1 + of_z.shift)
         step = np.where(fitted.any(axis=0), fitted_scales(fitted, of_z), np.where(idle > 0, idle, 1.0))
         step = np.maximum(step, float(np.finfo(Z.dtype).tiny))
         whole = of_z.nearest(Z / step.astype(Z.dtype))
@@ -219,8 +221,7 @@ def rounded_atoms(moments: Moments, C: Floats, scale: Floats, alphabet: Alphabet
     G = np.ascontiguousarray(moments.A * np.outer(scale, scale))
     B = np.ascontiguousarray(moments.P * scale)
     m, r = C.shape
-    C = np.ascontiguousarray(C)
-    C = C.copy()
-    least = 1e-9 * np.maximum(np.einsum("ij,ij->i", B, B) / max(float(np.trace(G)), np.finfo(float).tiny), 0.0)
+    C = np.array(C, order="C")
+    least = 1e-9 * (np.einsum("ij,ij->i", B, B) / max(float(np.trace(G)), np.finfo(float).tiny))
     pursue(G, B, C, np.zeros(m), np.zeros(r), np.full(m, r), least, alphabet)
     return C
