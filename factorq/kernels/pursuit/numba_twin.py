@@ -27,7 +27,7 @@ def pursue(
     steps: int,
     Z: NDArray[Any],
 ) -> None:
-    # 2**19 rows of 32, half of them kept, one Zen 5 core: 2.1 s from the codes of the round before, 4.3 s with restart.
+    # 2**17 rows of 32, 45 % kept, one core: 0.34 s with restart, 0.05 s from codes at rest.
     n, r = Z.shape
     b, paid, diagonal, inverse = np.empty(r), np.empty(r), np.empty(r), np.empty(r)
     z, g, other, h = np.empty(r), np.empty(r), np.empty(r), np.empty(r)
@@ -72,7 +72,7 @@ def _gains(
     diagonal: Floats, inverse: Floats, z: Floats, g: Floats, paid: Floats, full: bool,
     most: float, shift: float, zero: bool, targets: Floats, gains: Floats,
 ) -> None:  # fmt: skip
-    # Selections instead of branches: eight coordinates at a time. With branches and a division the search took 2.3
+    # Selections instead of branches: eight coordinates at a time. With branches and a division the search took 2.9
     # times as long.
     for j in range(len(z)):
         d = diagonal[j]

@@ -16,7 +16,7 @@ from ...solvers.loop import Callback, Outcome
 from ...solvers.svd import truncated_svd
 
 Pair = tuple[Encoded, Encoded]
-_MOST_ROUNDS = 100  # with real factors; 50 rounds end within 1 % of where 30 do
+_MOST_ROUNDS = 100  # with real factors, which do not stop by themselves
 
 
 def solve(

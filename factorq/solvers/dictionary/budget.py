@@ -13,9 +13,9 @@ from ...kernels.pursuit import REAL, Alphabet, pursue
 
 Matrix = NDArray[Any]
 Floats = NDArray[np.float64]
-_WORTH = 0.02  # prices that a move has to gain: without, descents go on for a third longer and find nothing
+_WORTH = 0.02  # prices that a move has to gain
 _LEAST = 1e-4  # of the best atom's gain: the same where there is no price
-_SHARP = 1e-9
+_SHARP = 1e-9  # the same for values that are to be at rest
 _FILLS = 8  # times that a price is lowered
 _OVER = 1.005  # times the nonzeros asked for, from which their price rises; what is over is dropped
 _RATES = 0.25, 4.0  # least and most of a nonzero's bits, over the mean

@@ -19,7 +19,7 @@ from .target import Matrix, Moments, Target
 Floats = NDArray[np.float64]
 SHIFTS = (0.0, 0.25, 0.5)
 """Offsets of the magnitudes ``t + shift``: what is kept starts at a threshold, not at one step from 0. On Gaussian and
-power-law spectra, a fifth or half kept: squared error 2 to 3 % lower with 2 bits, 2 to 6 % with 3."""
+power-law spectra, a fifth or half kept: squared error up to 3 % lower with 2 bits, 2 to 6 % with 3."""
 
 _FRESH = 3  # rounds from one pursuit from zero to the next
 _ALL = 3  # rounds on all columns where the others were on a sample
