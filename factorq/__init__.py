@@ -11,26 +11,40 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .calibration import ChannelMoments
     from .decompose import Plan, decompose, explain
     from .errors import ArgumentError, ArgumentTypeError, ArtifactError, FactorqError, FileAccessError
     from .factorization import Factorization, load, save
-    from .methods import SVD, Method, QuantizedSparse, Rotated, Scalar, SparsePCA, VectorQuantization
+    from .methods import CP, SVD, Method, QuantizedSparse, Rotated, Scalar, SparsePCA, VectorQuantization
     from .solvers.loop import Progress
 
 _HOME = {
+    "calibration": ("ChannelMoments",),
     "decompose": ("decompose", "explain", "Plan"),
     "errors": ("ArgumentError", "ArgumentTypeError", "ArtifactError", "FactorqError", "FileAccessError"),
     "factorization": ("Factorization", "load", "save"),
-    "methods": ("Method", "QuantizedSparse", "Rotated", "SVD", "Scalar", "SparsePCA", "Trellis", "VectorQuantization"),
+    "methods": (
+        "CP",
+        "Method",
+        "QuantizedSparse",
+        "Rotated",
+        "SVD",
+        "Scalar",
+        "SparsePCA",
+        "Trellis",
+        "VectorQuantization",
+    ),
     "solvers.loop": ("Progress",),
 }
 _ROOMS = {name: room for room, names in _HOME.items() for name in names}
 
 __all__ = [
+    "CP",
     "SVD",
     "ArgumentError",
     "ArgumentTypeError",
     "ArtifactError",
+    "ChannelMoments",
     "Factorization",
     "FactorqError",
     "FileAccessError",

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from factorq.constraints import Clustered, Constraint, OneHotRows, Quantized, Real, Sparse
 from factorq.methods import (
+    CP,
     SVD,
     Method,
     QuantizedSparse,
@@ -129,6 +130,13 @@ METHODS: dict[str, MethodCase] = {
     "svd + scalar": MethodCase(SVD(rank=2) + Scalar(bits=3)),
     "scalar + scalar": MethodCase(Scalar(bits=2) + Scalar(bits=2)),
     "svd 4 bits + pruned": MethodCase(SVD(rank=2, bits=4, max_iter=2) + Scalar(sparsity=0.95), exact=False),
+    "cp": MethodCase(CP(rank=3, anneal=8, max_iter=6), gram=False),
+    "cp of many terms": MethodCase(CP(rank=12, anneal=8, max_iter=6, init="svd", correction=0.01), gram=False),
+    "cp 4 bits": MethodCase(CP(rank=4, bits=4, anneal=12, max_iter=6), exact=False, gram=False),
+    "cp 1 bit, all axes": MethodCase(CP(5, 1, modes="all", anneal=12, max_iter=6), exact=False, gram=False),
+    "cp 9 bits, rounded": MethodCase(CP(3, 9, "als", grid="integer", anneal=8, max_iter=6), exact=False, gram=False),
+    "cp admm": MethodCase(CP(3, 3, "admm", starts=2, anneal=8, max_iter=6), exact=False, gram=False),
+    "cp + scalar": MethodCase(CP(reduction=2, bits=3, anneal=8, max_iter=4) + Scalar(bits=2), exact=False, gram=False),
     "quantized-sparse": MethodCase(QuantizedSparse(rank=4, bits=4, sparsity=0.5, max_iter=4), exact=False),
     "quantized-sparse real": MethodCase(QuantizedSparse(rank=3, bits=None, sparsity=0.3, max_iter=4), exact=False),
     "quantized-sparse wide": MethodCase(QuantizedSparse(rank=20, bits=(6, 3), sparsity=0.7, max_iter=3), exact=False),

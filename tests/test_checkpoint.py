@@ -299,7 +299,6 @@ def test_a_target_size_holds_for_each_tensor(source: Path, tmp_path: Path) -> No
         ({"bits": 4, "rng": "seed"}, ArgumentTypeError),
         ({"bits": 4, "group": 0}, ArgumentError),
         ({"bits": 4, "method": Scalar(4)}, ArgumentError),
-        ({"rank": 4}, ArgumentError),  # of a convolution: CP
     ],
 )
 def test_arguments_are_refused_before_the_work(source: Path, tmp_path: Path, options: dict, error: type) -> None:

@@ -44,6 +44,14 @@ FORMS: dict[str, tuple[Form, np.ndarray]] = {
         CP(leaf(weights), (leaf(U), leaf(V), leaf(S), leaf(U))),
         np.einsum("r,ir,jr,kr,lr->ijkl", weights[0], U, V, S, U),
     ),
+    "cp of a kernel": (
+        CP(leaf(weights), (leaf(U), leaf(V), leaf(S.reshape(2, 3, 3)))),
+        np.einsum("r,ir,jr,kr->ijk", weights[0], U, V, S).reshape(4, 5, 2, 3),
+    ),
+    "cp of a line": (
+        CP(leaf(weights), (leaf(U), leaf(V.reshape(5, 1, 3)))),
+        np.einsum("r,ir,jr->ij", weights[0], U, V).reshape(4, 5, 1),
+    ),
     "tucker": (Tucker(leaf(core), tuple(map(leaf, modes))), np.einsum("abc,ia,jb,kc->ijk", core, *modes)),
     "tucker of a matrix": (Tucker(leaf(G), (leaf(E), leaf(D))), np.einsum("ab,ia,jb->ij", G, E, D)),
     "sum": (Sum((leaf(C), Chain(leaf(A), leaf(B)))), C + A @ B),

@@ -25,6 +25,8 @@ from factorq.constraints import Sparse
 
 every_constraint = pytest.mark.parametrize("case", CONSTRAINTS.values(), ids=list(CONSTRAINTS))
 every_method = pytest.mark.parametrize("case", METHODS.values(), ids=list(METHODS))
+BY_GRAM = {name: case for name, case in METHODS.items() if case.gram}
+with_a_gram = pytest.mark.parametrize("case", BY_GRAM.values(), ids=list(BY_GRAM))
 COMPUTE = ("float32", "float64")
 CONSTRAINT_LAWS = (
     laws.projection_is_decoded_encoding,
@@ -153,7 +155,7 @@ def test_method_scales(case: MethodCase, kind: str, shape: tuple[int, ...], dtyp
     laws.method_scales(case, sample(kind, shape, dtype, 2), exponent)
 
 
-@every_method
+@with_a_gram
 def test_method_scales_under_a_gram(case: MethodCase) -> None:
     W, gram = sample("gaussian", (12, 40), "float32", 3), gram_of(40)
     F = laws.decompose(case, W, gram=gram)
@@ -164,6 +166,13 @@ def test_method_scales_under_a_gram(case: MethodCase) -> None:
 
 
 @every_method
+def test_a_method_without_grams_says_so(case: MethodCase) -> None:
+    if not case.gram:
+        with pytest.raises(fq.ArgumentError, match=r"^gram: found .*leave it out"):
+            laws.decompose(case, sample("gaussian", (12, 40), "float32", 3), gram=gram_of(40))
+
+
+@with_a_gram
 def test_gram_error_is_measured_on_what_is_stored(case: MethodCase) -> None:
     W, gram = sample("gaussian", (12, 40), "float32", 3), gram_of(40)
     F = laws.decompose(case, W, gram=gram)

@@ -6,6 +6,7 @@ from .codebook import Codebook
 from .dense import Dense
 from .entropy import Entropy
 from .grid import Grid
+from .integers import Integers
 from .mask import Mask
 from .onehot import OneHot
 from .path import Path
@@ -19,6 +20,7 @@ __all__ = [
     "Encoded",
     "Entropy",
     "Grid",
+    "Integers",
     "Mask",
     "OneHot",
     "Path",

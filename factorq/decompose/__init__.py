@@ -10,9 +10,9 @@ import numpy as np
 
 from ..arrays import FLOATS, Array, Home, check_weight, dtype_name, generator, is_array
 from ..constraints import check_bits, check_sparsity
-from ..errors import ArgumentError, refuse, refuse_type
+from ..errors import refuse, refuse_type
 from ..factorization import Factorization
-from ..methods import SVD, Method, QuantizedSparse, Scalar, SparsePCA, Trellis
+from ..methods import CP, SVD, Method, QuantizedSparse, Scalar, SparsePCA, Trellis
 from ..methods.base import check_factor_bits, check_rank, check_store, run
 from ..named import find, known, settings
 from ..solvers.loop import Callback
@@ -23,7 +23,6 @@ __all__ = ["Plan", "decompose", "explain"]
 
 Bits = float | tuple[int, ...] | None
 _EXAMPLES = "decompose(W, bits=4), decompose(W, rank=64, bits=4) or decompose(W, rank=64, bits=4, sparsity=0.5)"
-_PLANNED = {"cp": "CP"}
 
 
 def decompose(
@@ -203,11 +202,7 @@ def _by_keywords(shape: tuple[int, ...], given: dict[str, Any], sized: bool) -> 
         case ("rank",) | ("rank", "bits") if matrix:
             return SVD(**given), "rank of a matrix: the SVD is the best approximation of its rank"
         case ("rank",) | ("rank", "bits"):
-            raise _missing(
-                "cp",
-                f"rank of an array of {len(shape)} axes",
-                "use the method svd (of the unfolded array), or give a sparsity too",
-            )
+            return CP(**given), "rank of a tensor: a sum of outer products, one factor for each mode"
         case ("rank", "sparsity") if matrix and not sized:
             return SparsePCA(**given), "rank and sparsity of a matrix: dense scores times sparse components"
         case ("rank", "sparsity"):
@@ -233,8 +228,6 @@ def _by_id(method: object, given: dict[str, Any], sized: bool) -> Method:
     if not isinstance(method, str):
         allowed = f"a Method or one of {', '.join(known('methods'))}"
         raise refuse_type("method", found=type(method).__name__, allowed=allowed)
-    if method in _PLANNED and method not in known("methods"):
-        raise _missing(method, f"id {method!r}", "see factorq.explain for what the arguments choose")
     cls: Any = find("methods", method)
     values = {**(cls.drafts if sized else {}), **given}
     fields = {field.name: field.default for field in settings(cls)}
@@ -246,11 +239,6 @@ def _by_id(method: object, given: dict[str, Any], sized: bool) -> Method:
         raise refuse_type(f"method {method!r}", found=found, allowed=allowed)
     built: Method = cls(**values)
     return built
-
-
-def _missing(id: str, asked: str, remedy: str) -> ArgumentError:
-    found = f"{asked}, which asks for {_PLANNED[id]}, not in this version"
-    return refuse("method", found=found, allowed=", ".join(known("methods")), remedy=remedy)
 
 
 def _shape_of(W: Array) -> tuple[tuple[int, ...], str]:

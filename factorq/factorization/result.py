@@ -17,6 +17,8 @@ from ..codecs.base import Encoded, decode_config
 from ..errors import ArtifactError, FactorqError, affordable, refuse, refuse_type
 from ..forms import Form, from_skeleton
 from ..named import build
+from . import interchange, layers
+from .layers import Conv, Operations, Padding, Sizes
 
 _HISTORY = 1000  # objectives kept in a file
 
@@ -168,6 +170,123 @@ class Factorization:
             else:
                 product = self.form.matmul(matrix[:, None] if vector else matrix)
         return home.place(product.reshape(-1) if vector else product, dtype=_wider(home.dtype, self.home.dtype))
+
+    # --- what it becomes ----------------------------------------------------------------------------------------
+
+    def to_conv(
+        self, stride: Sizes = 1, padding: Padding = 0, dilation: Sizes = 1, groups: int = 1
+    ) -> tuple[Conv, ...]:
+        """``conv_W(x) = conv_A(conv_C(conv_B(x)))``: layers that do in turn what the one with weight W does.
+
+        With W (O, I / g, *kernel) as PyTorch has it, rank r and g groups:
+
+        - CP, factors A (O, r), B (I / g, r), C (*kernel, r), weights w: a 1x1 convolution (g r, I / g, 1, ..) with B; a
+          depthwise one (g r, 1, *kernel) of g r groups with w * C, which takes stride, padding and dilation; a 1x1 one
+          (O, r, 1, ..) with A. First and last have g groups. A kernel of one position needs no second layer: the first
+          takes its settings, the last its weights.
+        - A product A B of W read as (O, the rest), as SVD gives: a convolution (g r, I / g, *kernel) with B and all
+          settings, and a 1x1 one (O, r, 1, ..) with A. A matrix: two linear maps, (r, n) with B and (m, r) with A.
+
+        A CP factor may cover several kernel axes, or axes of length 1 beside others. A bias belongs to the last layer.
+        Padding is with zeros: for other modes pad x first.
+
+        Parameters
+        ----------
+        stride, padding, dilation : int or sequence of int
+            Settings of the layer that W belongs to, in all or in each of its spatial axes. Padding may also be "valid",
+            which is 0, or "same": as many zeros as keep the size at stride 1 (PyTorch takes it at no other).
+        groups : int
+            Groups of that layer, a divisor of O.
+
+        Returns
+        -------
+        tuple of Conv
+            Two or three, first to last, each with ``weight`` (W's namespace, dtype and device), ``stride``,
+            ``padding``, ``dilation`` and ``groups``.
+
+        Raises
+        ------
+        ArgumentError
+            If the factors do not contract as above, or a setting does not fit W's shape.
+
+        Examples
+        --------
+        >>> import factorq as fq
+        >>> W = np.random.default_rng(0).standard_normal((16, 8, 3, 3))
+        >>> for conv in fq.decompose(W, method=fq.SVD(4)).to_conv(stride=2, padding=1):
+        ...     print(conv)
+        Conv(4x8x3x3, stride=(2, 2), padding=(1, 1), dilation=(1, 1), groups=1)
+        Conv(16x4x1x1, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1)
+        """
+        layer = layers.source(self.shape, stride, padding, dilation, groups)
+        return layers.convolutions(self.form, self.home, layer)
+
+    def operations(
+        self,
+        size: Sizes = (),
+        stride: Sizes = 1,
+        padding: Padding = 0,
+        dilation: Sizes = 1,
+        groups: int = 1,
+        activation_bits: int = 32,
+    ) -> Operations:
+        """``bops = macs * weight bits * activation bits``, before, with W, and after, with the layers of ``to_conv``.
+
+        As Cherniuk et al. 2023 (arXiv 2308.04595) count them. Before, a weight has the bits of W's dtype and an
+        activation 32: of a float32 W the share that is left is theirs, of ``macs * 32 * 32``. After, a weight has the
+        bits of its factor's codes (scales apart), or of the dtype in which that is stored; factors that multiply to one
+        kernel add their bits. Zeros of sparse factors count.
+
+        Parameters
+        ----------
+        size : int or sequence of int
+            Spatial size of the layer's input; () for a matrix, which is counted for one vector.
+        stride, padding, dilation, groups
+            As for :meth:`to_conv`.
+        activation_bits : int
+            Bits of the inputs of each layer afterwards.
+
+        Returns
+        -------
+        Operations
+            macs, bops and parameters (stored numbers), each ``_before`` and ``_after``; bytes. Prints as a table.
+
+        Raises
+        ------
+        ArgumentError
+            As :meth:`to_conv`, or if the kernel is larger than the padded input.
+
+        Examples
+        --------
+        >>> import factorq as fq
+        >>> W = np.random.default_rng(0).standard_normal((64, 32)).astype(np.float32)
+        >>> print(fq.decompose(W, rank=8, bits=4).operations(activation_bits=8))
+                       before      after
+        MACs            2,048        768    37.50%
+        BOPs        2,097,152     24,576     1.17%
+        parameters      2,048        768    37.50%
+        stored in 416 bytes
+        """
+        layer = layers.source(self.shape, stride, padding, dilation, groups)
+        return layers.operations(self.form, self.home, layer, size, activation_bits)
+
+    def to_tensorly(self) -> Any:
+        """``W = sum_r weights[r] * factor_1[:, r] x factor_2[:, r] x ...`` as TensorLy's ``CPTensor``.
+
+        A product A B of a matrix has weights 1 and the factors A and B^T. A factor over several axes of W becomes one
+        of (product of their lengths, r): ``tensorly.cp_to_tensor`` then gives W with these axes as one, in C order.
+
+        Returns
+        -------
+        tensorly.cp_tensor.CPTensor
+            Weights (r,) and factors (n_k, r) in W's namespace, dtype and device.
+
+        Raises
+        ------
+        ArgumentError
+            If the factors contract in another way, or TensorLy is not installed.
+        """
+        return interchange.cp_tensor(self.form, self.home)
 
     # --- how it shows itself ------------------------------------------------------------------------------------
 

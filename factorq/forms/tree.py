@@ -126,7 +126,11 @@ class Chain(Form):
 
 @dataclass(frozen=True, eq=False)
 class CP(Form):
-    """``W[i, j, ...] = sum_r weights[r] * A[i, r] * B[j, r] * ...``: a sum of r rank-one terms (weights (1, r))."""
+    """``W[i, j, ...] = sum_r weights[r] * A[i, r] * B[j, r] * ...``: a sum of r rank-one terms (weights (1, r)).
+
+    A mode may be several axes of W read as one, in C order: its factor is then (n_1, n_2, .., r), as that of the kernel
+    positions of a convolution, (kh, kw, r).
+    """
 
     weights: Form
     factors: tuple[Form, ...]
@@ -135,13 +139,18 @@ class CP(Form):
     def __post_init__(self) -> None:
         rank = self.weights.shape[-1]
         shapes = [f.shape for f in self.factors]
-        if len(shapes) < 2 or self.weights.shape != (1, rank) or any(len(s) != 2 or s[1] != rank for s in shapes):
+        if len(shapes) < 2 or self.weights.shape != (1, rank) or any(len(s) < 2 or s[-1] != rank for s in shapes):
             found = f"weights {self.weights.shape} and factors {shapes}"
             raise refuse("cp", found=found, allowed="weights (1, r) and two or more factors (n_k, r)")
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return tuple(f.shape[0] for f in self.factors)
+        return tuple(n for f in self.factors for n in f.shape[:-1])
+
+    @property
+    def rank(self) -> int:
+        """Number of terms."""
+        return self.weights.shape[-1]
 
     def parts(self) -> tuple[tuple[str, Form], ...]:
         return ("weights", self.weights), *((f"factor{k}", f) for k, f in enumerate(self.factors))
@@ -149,22 +158,28 @@ class CP(Form):
     def dense(self) -> NDArray[Any]:
         # The factor of the largest mode times the Khatri-Rao product of the others: one matrix product, and beside W
         # only (product of the other sizes, r) numbers.
-        mode = int(np.argmax(self.shape))
-        others = [f.dense() for k, f in enumerate(self.factors) if k != mode]
+        matrices = [self._matrix(f) for f in self.factors]
+        modes = [len(matrix) for matrix in matrices]
+        mode = int(np.argmax(modes))
+        others = [matrix for k, matrix in enumerate(matrices) if k != mode]
         khatri_rao = others[0]
         for factor in others[1:]:
             khatri_rao = (khatri_rao[:, None, :] * factor[None, :, :]).reshape(-1, khatri_rao.shape[1])
-        unfolded = (self.factors[mode].dense() * self.weights.dense()) @ khatri_rao.T
-        rest = [n for k, n in enumerate(self.shape) if k != mode]
-        return np.ascontiguousarray(np.moveaxis(unfolded.reshape(-1, *rest), 0, mode))
+        unfolded = (matrices[mode] * self.weights.dense()) @ khatri_rao.T
+        rest = [n for k, n in enumerate(modes) if k != mode]
+        moved = np.moveaxis(unfolded.reshape(-1, *rest), 0, mode)
+        return np.ascontiguousarray(moved).reshape(self.shape)
+
+    def _matrix(self, factor: Form) -> Matrix:
+        return factor.dense().reshape(-1, self.rank)
 
     def matmul(self, x: Matrix) -> Matrix:
-        if len(self.factors) != 2:
+        if len(self.shape) != 2:
             return super().matmul(x)
         return np.asarray((self.factors[0].dense() * self.weights.dense()) @ self.factors[1].rmatmul(x.T).T)
 
     def rmatmul(self, x: Matrix) -> Matrix:
-        if len(self.factors) != 2:
+        if len(self.shape) != 2:
             return super().rmatmul(x)
         return np.asarray((self.factors[0].rmatmul(x) * self.weights.dense()) @ self.factors[1].dense().T)
 

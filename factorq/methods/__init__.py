@@ -1,6 +1,7 @@
 """What to solve: one method per file; ``base`` holds Method, Solution and the one driver."""
 
 from .base import Method, Problem, Solution, Stacked
+from .cp import CP
 from .quantized_sparse import QuantizedSparse
 from .rotated import Rotated
 from .scalar import Scalar
@@ -10,6 +11,7 @@ from .trellis import Trellis
 from .vector_quantization import VectorQuantization
 
 __all__ = [
+    "CP",
     "SVD",
     "Method",
     "Problem",

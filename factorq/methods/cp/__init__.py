@@ -1,0 +1,293 @@
+"""CP factorisation: a sum of outer products, real or with factors of integers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...arrays import FLOATS, check_finite, to_host
+from ...codecs import Integers
+from ...constraints import check_bits
+from ...errors import refuse, refuse_type
+from ...measure import binary_exponent, scaled
+from ...named import settle
+from ...solvers.cp.products import Unfolded
+from ...solvers.cp.start import balanced
+from ...solvers.threads import one_thread
+from ..base import Method, Problem, Solution, check_rank, check_steps
+from . import budget, stored
+from .advice import advice
+from .reading import Axes, Modes, read, sizes
+from .solve import Settings, integer_factors, real_factors
+
+_WIDTHS = (4, 3, 2, 5, 6, 8)  # bits that a size may choose, those most often best first
+_CANDIDATES = 3
+_CHOICES = {
+    "solver": ("coordinate", "admm", "als"),
+    "grid": ("auto", "integer", "half"),
+    "modes": ("auto", "kernel", "all"),
+    "init": ("random", "svd", "given"),
+}
+
+
+@dataclass(frozen=True, repr=False)
+class CP(Method):
+    """``W[i, j, ..] ~ sum_r w[r] A[i, r] B[j, r] ..``: a sum of outer products, real or on a grid of integers.
+
+    A convolution's weight (O, I, kh, kw) is read as (O, I, kh * kw): three small convolutions then take its place
+    (:meth:`factorq.Factorization.to_conv`), at a fraction of its multiplications where the rank is low. With ``bits``
+    the factors are integers, found together with the one weight per term rather than rounded afterwards (the problem of
+    Cherniuk et al. 2023, arXiv 2308.04595): alternating least squares, annealed with a ridge, then Gibbs sampling of
+    the integers that cools to exact moves of one entry at a time in the metric of the Gram matrices.
+
+    To store an array, plain quantization is usually better at equal bytes; ``factorq.explain`` says where.
+
+    Parameters
+    ----------
+    rank : int, optional
+        Number of terms; may exceed every axis.
+    bits : int, tuple of int, or None
+        Bits per entry of the factors, 1 to 16, or one number for each mode; None keeps W's precision.
+    solver : "coordinate", "admm" or "als"
+        The solver above; the alternating direction method of the paper, finished by coordinate moves; or real factors,
+        rounded at the end: the baseline.
+    reduction : float, optional
+        In place of ``rank``: parameters of W over parameters of the factors, above 0; the rank follows from the shape.
+    grid : "auto", "integer" or "half"
+        Integers with 0, -7 .. 7 in 4 bits; odd integers, -15 .. 15; or whichever of them rounds better.
+    modes : "auto", "kernel" or "all"
+        Trailing axes read as one mode, kernel positions, or every axis a mode of its own; "auto" is "kernel" for arrays
+        of 4 or 5 axes whose trailing ones are at most 16 long, equal or 1.
+    init : "random", "svd", or CPTensor
+        Random columns, leading singular vectors of the unfoldings, or a TensorLy ``CPTensor``, a pair (weights,
+        factors), of W with its modes as read; never changed.
+    starts : int
+        Random starts, 1 to 64, the best of which is kept.
+    anneal : int, optional
+        Sweeps that cool, a fourth of them with real factors; 0 for plain descent. None for 24 to 160 by the size of the
+        problem: about a minute at most. For real factors a fourth of this.
+    correction : float
+        Share by which the error of real factors may rise to make their terms smaller (error-preserving correction).
+    paper : bool
+        With ``solver="admm"``: as published, with up to 999 inner iterations and the last iterate. Takes hours for
+        large layers.
+    max_iter : int
+        Most sweeps after those that cool, and most sweeps of ADMM.
+    tol : float
+        Least relative improvement that is worth further sweeps.
+    given : tuple of arrays
+        Not to be set: the factors that ``init`` named, which is then "given". They are no part of the settings.
+
+    Examples
+    --------
+    >>> import factorq as fq
+    >>> rng = np.random.default_rng(0)
+    >>> A, B, C = (rng.integers(-7, 8, (n, 3)).astype(float) for n in (8, 7, 6))
+    >>> F = fq.decompose(np.einsum("ir,jr,kr->ijk", A, B, C), method=CP(rank=3, bits=4))
+    >>> F.relative_error < 1e-6
+    True
+    """
+
+    id: ClassVar[str] = "cp"
+    drafts: ClassVar[Mapping[str, Any]] = {"rank": 1, "bits": 4}
+    rank: int | None = None
+    bits: int | tuple[int, ...] | None = None
+    solver: Literal["coordinate", "admm", "als"] = "coordinate"
+    reduction: float | None = None
+    grid: Literal["auto", "integer", "half"] = "auto"
+    modes: Modes = "auto"
+    init: Any = "random"
+    starts: int = 1
+    anneal: int | None = None
+    correction: float = 0.0
+    paper: bool = False
+    max_iter: int = 100
+    tol: float = 1e-4
+    given: Any = field(default=None, compare=False, metadata={"buffer": True})  # factors, not part of the settings
+
+    def __post_init__(self) -> None:
+        settle(self)
+        if not isinstance(self.init, str):
+            object.__setattr__(self, "given", _copied(self.init))
+            object.__setattr__(self, "init", "given")
+        if (self.rank is None) == (self.reduction is None):
+            found = "neither it nor a reduction" if self.rank is None else f"{self.rank} and a reduction"
+            raise refuse("rank", found=found, allowed="one of the two", remedy="CP(rank=64), or CP(reduction=2.0)")
+        if self.rank is not None:
+            check_rank(self.rank)
+        self._check_numbers()
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise refuse(name, found=repr(getattr(self, name)), allowed=" or ".join(map(repr, allowed)))
+        for bits in self.bits if isinstance(self.bits, tuple) else (self.bits,):
+            if bits is not None:
+                check_bits(bits)
+            elif isinstance(self.bits, tuple):
+                raise refuse("bits", found=self.bits, allowed="one integer from 1 to 16, or one for each mode")
+        if self.paper and (self.solver != "admm" or self.bits is None):
+            raise refuse("paper", found=True, allowed="False, except with solver='admm' and bits")
+        if self.solver == "admm" and self.bits is None:
+            raise refuse("solver", found="'admm' without bits", allowed="'als' or 'coordinate' for real factors")
+
+    def _check_numbers(self) -> None:
+        check_steps(self.max_iter, self.tol)
+        if isinstance(self.starts, bool) or not isinstance(self.starts, int) or not 1 <= self.starts <= 64:
+            raise refuse("starts", found=repr(self.starts), allowed="an integer from 1 to 64")
+        anneal = self.anneal
+        if anneal is not None and (isinstance(anneal, bool) or not isinstance(anneal, int) or anneal < 0):
+            raise refuse("anneal", found=repr(anneal), allowed="an integer of at least 0, or None")
+        for name, value in (("reduction", self.reduction), ("correction", self.correction)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise refuse_type(name, found=repr(value), allowed="a number")
+        if self.reduction is not None and not 0 < self.reduction < math.inf:
+            raise refuse(
+                "reduction", found=self.reduction, allowed="a number above 0, such as 2.0 for half the weights"
+            )
+        if not 0 <= self.correction < 1:
+            raise refuse("correction", found=self.correction, allowed="a share of the error, 0 <= correction < 1")
+        if not isinstance(self.paper, bool):
+            raise refuse_type("paper", found=repr(self.paper), allowed="True or False")
+
+    # --- for a shape --------------------------------------------------------------------------------------------------
+
+    def axes(self, shape: tuple[int, ...]) -> Axes:
+        """The axes of an array of ``shape``, grouped by mode."""
+        return read(shape, self.modes)
+
+    def terms(self, shape: tuple[int, ...]) -> int:
+        """The number of terms for an array of ``shape``: the rank, or what the reduction leaves, at least 1."""
+        if self.rank is not None:
+            return self.rank
+        modes = sizes(self.axes(shape))
+        return max(1, int(math.prod(modes) / sum(modes) / (self.reduction or 1.0)))
+
+    def widths(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Bits per entry for each mode of an array of ``shape``; None for real factors."""
+        modes = len(self.axes(shape))
+        if self.bits is None:
+            return None
+        return self.bits if isinstance(self.bits, tuple) else (self.bits,) * modes
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        axes = self.axes(shape)
+        modes = sizes(axes)
+        reading = f"an array of shape {shape}, read as {'x'.join(map(str, modes))}"
+        most = max(64, 4 * math.prod(modes) // sum(modes))
+        if self.terms(shape) > most:
+            found = f"{self.terms(shape)} for {reading}"
+            raise refuse("rank", found=found, allowed=f"1 to {most}: beyond, the factors are larger than W four times")
+        if isinstance(self.bits, tuple) and len(self.bits) != len(modes):
+            raise refuse(
+                "bits", found=self.bits, allowed=f"one integer, or {len(modes)}, one for each mode of {reading}"
+            )
+        if self.given is not None:
+            shapes = [F.shape for F in self.given]
+            want = [(n, self.terms(shape)) for n in modes]
+            if shapes != want:
+                raise refuse("init", found=f"factors {shapes}", allowed=f"{want} for {reading}")
+
+    def nbytes(self, shape: tuple[int, ...], dtype: str) -> int:
+        return self._nbytes(shape, dtype, FLOATS[dtype].itemsize)
+
+    def expected(self, shape: tuple[int, ...], dtype: str) -> int:
+        """Bytes that are stored unless the error is so small that weights of integer factors have to be exact."""
+        return self._nbytes(shape, dtype, 2)
+
+    def _nbytes(self, shape: tuple[int, ...], dtype: str, weight: int) -> int:
+        """Stored bytes, with ``weight`` bytes for a weight of integer factors."""
+        modes, r, widths = sizes(self.axes(shape)), self.terms(shape), self.widths(shape)
+        if widths is None:
+            return FLOATS[dtype].itemsize * r * (sum(modes) + 1)
+        return weight * r + sum(Integers.predict(n * r, bits) for n, bits in zip(modes, widths, strict=True))
+
+    def resized(
+        self, shape: tuple[int, ...], dtype: str, bits_per_weight: float, free: frozenset[str]
+    ) -> Iterable[Method]:
+        most = bits_per_weight * math.prod(shape) / 8
+        found: dict[int, Method] = {}
+        for bits in _WIDTHS if "bits" in free else (self.bits,):
+            method = replace(self, bits=bits)
+            if "rank" in free:
+                method = method._highest(shape, dtype, most)
+            if method.expected(shape, dtype) <= most:
+                found.setdefault(method.expected(shape, dtype), method)
+        yield from list(found.values())[:_CANDIDATES]
+
+    def _highest(self, shape: tuple[int, ...], dtype: str, most_bytes: float) -> CP:
+        """The same with the largest rank whose factors and float16 weights fit in so many bytes, or with rank 1."""
+        modes = sizes(self.axes(shape))
+        low, high = 1, max(64, 4 * math.prod(modes) // sum(modes))
+        while low < high:
+            middle = (low + high + 1) // 2
+            fits = replace(self, rank=middle, reduction=None).expected(shape, dtype) <= most_bytes
+            low, high = (middle, high) if fits else (low, middle - 1)
+        return replace(self, rank=low, reduction=None)
+
+    def cheaper(self) -> Method:
+        return replace(self, anneal=min(self.anneal or 24, 24), max_iter=min(self.max_iter, 8), starts=1)
+
+    # --- for an array -------------------------------------------------------------------------------------------------
+
+    def remarks(self, W: NDArray[Any]) -> str:
+        axes, r = self.axes(W.shape), self.terms(W.shape)
+        modes = sizes(axes)
+        peak = budget.peak(modes, r, W.dtype.itemsize) / 2**20
+        text = f"read as {'x'.join(map(str, modes))}, {r} terms, a peak of about {peak:.0f} MiB beside W"
+        return f"{text}; {advice(self, W)}"
+
+    def solve(self, problem: Problem) -> Solution:
+        if problem.gram is not None:
+            remedy = "leave it out, or use svd, quantized_sparse, scalar or trellis"
+            raise refuse("gram", found="one, with the method cp", allowed="no gram for this method", remedy=remedy)
+        if self.init == "given" and self.given is None:
+            found = "'given' without factors, as in a method read from a file"
+            raise refuse("init", found=found, allowed="'random', 'svd' or a CPTensor")
+        shape = problem.W.shape
+        axes, r, bits = self.axes(shape), self.terms(shape), self.widths(shape)
+        modes = sizes(axes)
+        exponent = binary_exponent(problem.W)
+        X = np.ascontiguousarray(scaled(problem.W, -exponent)).reshape(modes)
+        reading = f"read as {'x'.join(map(str, modes))}"
+        if not X.any():
+            return Solution(stored.zero_form(axes, r, bits, X.dtype, problem.dtype), f"{reading}; W is zero")
+        settings = self._settings(modes, r, exponent, problem)
+        with one_thread():
+            array = Unfolded(X)
+            if bits is None:
+                real = real_factors(array, settings)
+                form = stored.real_form(real.factors, axes, exponent, X.dtype, problem.dtype)
+                return Solution(form, f"{reading}; {real.status}", real.history)
+            whole = integer_factors(array, settings, bits, self.grid)
+            z = whole.best
+            form = stored.integer_form(array, z.factors, z.weights, whole.levels, axes, bits, exponent, problem.dtype)
+            return Solution(form, f"{reading}; {whole.status}", whole.history)
+
+    def _settings(self, modes: tuple[int, ...], rank: int, exponent: int, problem: Problem) -> Settings:
+        given = None
+        if self.given is not None:
+            given = balanced([self.given[0] * math.ldexp(1.0, -exponent), *self.given[1:]])
+        sweeps = budget.sweeps(modes, rank) if self.anneal is None else self.anneal
+        return Settings(
+            rank, self.solver, self.init, given, self.starts, sweeps, self.max_iter, self.tol, self.correction,
+            self.paper, problem.rng, problem.callback,
+        )  # fmt: skip
+
+
+def _copied(init: Any) -> tuple[NDArray[np.float64], ...]:
+    """The factors of a CPTensor or of a pair (weights, factors) in float64, the weights in the first of them."""
+    try:
+        weights, factors = init
+        copies = [np.array(to_host(F), np.float64, ndmin=2) for F in factors]
+        scale = 1.0 if weights is None else np.asarray(to_host(weights), np.float64).reshape(-1)
+        copies[0] = copies[0] * scale
+    except (TypeError, ValueError, IndexError):
+        allowed = "'random', 'svd', or a CPTensor: a pair (weights, factors)"
+        raise refuse_type("init", found=type(init).__name__, allowed=allowed) from None
+    for F in copies:
+        check_finite(F, "init")
+    return tuple(copies)
