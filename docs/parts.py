@@ -57,6 +57,12 @@ def write(reports: Reports, folder: Path, table: Table) -> None:
         "sparse_layers": ("quantized_sparse_layers", sparse_layers),
         "sparse_iterations": ("quantized_sparse_iterations", iterations),
         "sparse_pca": ("sparse_pca", sparse_pca),
+        "cp_errors": ("cp", cp_errors),
+        "cp_layers": ("cp", cp_layers),
+        "cp_large": ("cp", cp_large),
+        "cp_sweeps": ("cp_sweeps", cp_sweeps),
+        "cp_memory": ("cp_memory", cp_memory),
+        "cp_networks": ("cp_networks_scores", list),
     }
     pieces = {
         name: table(subject, choose(reports[subject]["rows"])) if subject in reports else missing(subject)
@@ -168,6 +174,47 @@ def sparse_pca(rows: Sequence[Row]) -> list[Row]:
     """scikit-learn's sparse PCAs, and ours at as many zeros."""
     names = ("data", "shape", "rank", "method", "zeros", "explained", "ours", "pca", "seconds", "ours_s", "time_ratio")
     return columns([row for row in rows if "Sparse" in row.get("method", "")], names)
+
+
+CP_COLUMNS = ("bits", "method", "bits_per_weight", "relative_error", "error_ratio", "seconds", "time_ratio", "note")
+
+
+def cp_errors(rows: Sequence[Row]) -> list[Row]:
+    """Quantized CP of a planted tensor beside its peers."""
+    return columns([row for row in rows if row["source"] == "planted" and row["shape"] == "64x64x9"], CP_COLUMNS)
+
+
+def cp_layers(rows: Sequence[Row]) -> list[Row]:
+    """A line for each trained layer and number of bits, a column for each method: the relative error."""
+    lines: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        if ":" in row["source"] and "relative_error" in row:
+            network, _, layer = row["source"].partition(":")
+            key = row["source"], row["bits"]
+            head = {"network": network.partition("_")[0], "layer": layer.rpartition(".")[0], "bits": row["bits"]}
+            line = lines.setdefault(key, head)
+            if row["method"] == "CP":
+                line["stored bits"] = row["bits_per_weight"]
+            line[row["method"]] = row["relative_error"]
+    return list(lines.values())
+
+
+def cp_large(rows: Sequence[Row]) -> list[Row]:
+    """Larger tensors: seconds and memory."""
+    names = ("source", "shape", "rank", *CP_COLUMNS[:4], "seconds", "wall_s", "before_mib", "peak_mib", "note")
+    sizes = ("512x512x9", "256x256x256")
+    return columns([row for row in rows if row["shape"] in sizes], names)
+
+
+def cp_sweeps(rows: Sequence[Row]) -> list[Row]:
+    """A sweep of real factors, and the errors after fifty of them, beside parafac."""
+    names = ("shape", "rank", "sweep_s", "peer_sweep_s", "time_ratio", "relative_error", "plain_error", "peer_error")
+    return columns(rows, (*names, "note"))
+
+
+def cp_memory(rows: Sequence[Row]) -> list[Row]:
+    """Peak memory beyond what was there before."""
+    return columns(rows, ("shape", "rank", "method", "beyond_mib", "memory_ratio", "note"))
 
 
 def curves(rows: Sequence[Row], target: Path) -> str:

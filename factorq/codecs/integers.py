@@ -47,7 +47,8 @@ class Integers(Grouped):
 
     def check(self) -> None:
         super().check()
-        self.require(self.scales is None, "scales")
+        plain = self.scales is None and self.group is None and self.axis is None
+        self.require(plain, "scales, groups or an axis")
         self.require(
             isinstance(self.zero, float | int) and 0 <= self.zero < 1 << 16, f"zero {self.zero!r} is out of range"
         )

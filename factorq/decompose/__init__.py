@@ -13,7 +13,7 @@ from ..constraints import check_bits, check_sparsity
 from ..errors import refuse, refuse_type
 from ..factorization import Factorization
 from ..methods import CP, SVD, Method, QuantizedSparse, Scalar, SparsePCA, Trellis
-from ..methods.base import check_factor_bits, check_rank, check_store, run
+from ..methods.base import check_rank, check_store, run
 from ..named import find, known, settings
 from ..solvers.loop import Callback
 from .plan import Plan
@@ -135,15 +135,16 @@ def explain(
     """
     plan = _plan(W, rank, bits, sparsity, method, bits_per_weight, store)
     if isinstance(W, tuple):
-        return plan
+        outlook = plan.method.outlook(plan.shape, plan.dtype)
+        return replace(plan, reason=f"{plan.reason}; {outlook}") if outlook else plan
     host = check_weight(W)
     host = host.astype("float64" if host.dtype == np.float64 else "float32", copy=False)
     if bits_per_weight is not None or gram is not None:
         draft, why = placed(plan, W, math.inf if bits_per_weight is None else float(bits_per_weight), gram is not None)
         if why:
             sized = draft if bits_per_weight is None else _first(draft, plan, float(bits_per_weight))
-            return replace(plan, method=sized, reason=f"{plan.reason}; {sized.remarks(host)}; {why}")
-    remark = plan.method.remarks(host)
+            return replace(plan, method=sized, reason=f"{plan.reason}; {sized.remarks(host, plan.dtype)}; {why}")
+    remark = plan.method.remarks(host, plan.dtype)
     return replace(plan, reason=f"{plan.reason}; {remark}") if remark else plan
 
 
@@ -253,7 +254,8 @@ def _check_keywords(given: dict[str, Any], method: object) -> None:
     if "rank" in given:
         check_rank(given["rank"])
     if "bits" in given and isinstance(given["bits"], tuple):
-        check_factor_bits(given["bits"])
+        for bits in given["bits"]:  # how many there may be is the method's affair
+            check_bits(bits)
         if "rank" not in given:
             raise refuse("bits", found=given["bits"], allowed="one integer from 1 to 16 where there is one factor")
     elif "bits" in given and (len(given) > 1 or method not in (None, Trellis.id)):

@@ -105,8 +105,15 @@ class Method(Named):
         """The version to resize for the host array W, with what W itself decides (a fold), and why."""
         return self, ""
 
-    def remarks(self, W: NDArray[Any]) -> str:
-        """What else the method would do with the host array W, for :func:`factorq.explain`; empty if nothing."""
+    def remarks(self, W: NDArray[Any], dtype: str) -> str:
+        """What else the method would do with the host array W, for :func:`factorq.explain`; empty if nothing.
+
+        ``dtype`` is that of the array the user gave.
+        """
+        return ""
+
+    def outlook(self, shape: tuple[int, ...], dtype: str) -> str:
+        """What there is to say of an array of ``shape`` without its values; empty if nothing."""
         return ""
 
     def cheaper(self) -> Method:

@@ -17,10 +17,12 @@ ROWS = 16
 @jit  # type: ignore[untyped-decorator]
 def sweep(G: Floats, noise: NDArray[Any] | None, most: float, shift: float, g: Floats, Z: Floats) -> None:
     n, r = Z.shape
-    inverse, spread = np.empty(r), np.empty(r)
+    kind = G.dtype.type  # all sums in it, as those of NumPy are
+    one, top, half = kind(1), kind(most), kind(shift)
+    inverse, spread = np.empty(r, G.dtype), np.empty(r, G.dtype)
     for j in range(r):
-        inverse[j] = 1.0 / G[j, j] if G[j, j] > 0 else 0.0
-        spread[j] = 1.0 / np.sqrt(G[j, j]) if G[j, j] > 0 else 0.0
+        inverse[j] = one / G[j, j] if G[j, j] > 0 else kind(0)
+        spread[j] = one / np.sqrt(G[j, j]) if G[j, j] > 0 else kind(0)
     for start in range(0, n, ROWS):
         for j in range(r):
             if inverse[j] == 0:
@@ -29,7 +31,7 @@ def sweep(G: Floats, noise: NDArray[Any] | None, most: float, shift: float, g: F
                 target = Z[i, j] + g[i, j] * inverse[j]
                 if noise is not None:
                     target += noise[i, j] * spread[j]
-                step = min(max(np.rint(target - shift) + shift, -most), most) - Z[i, j]
+                step = min(max(np.rint(target - half) + half, -top), top) - Z[i, j]
                 if step != 0:
                     Z[i, j] += step
                     for k in range(r):

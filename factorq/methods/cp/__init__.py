@@ -25,7 +25,7 @@ from .advice import advice
 from .reading import Axes, Modes, read, sizes
 from .solve import Settings, integer_factors, real_factors
 
-_WIDTHS = (4, 3, 2, 5, 6, 8)  # bits that a size may choose, those most often best first
+_WIDTHS = (2, 3, 4, 5, 6, 8, 1)  # bits that a size may choose: at equal bytes few bits and many terms are best
 _CANDIDATES = 3
 _CHOICES = {
     "solver": ("coordinate", "admm", "als"),
@@ -141,8 +141,9 @@ class CP(Method):
         anneal = self.anneal
         if anneal is not None and (isinstance(anneal, bool) or not isinstance(anneal, int) or anneal < 0):
             raise refuse("anneal", found=repr(anneal), allowed="an integer of at least 0, or None")
-        for name, value in (("reduction", self.reduction), ("correction", self.correction)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        reduction = 1.0 if self.reduction is None else self.reduction
+        for name, value in (("reduction", reduction), ("correction", self.correction)):
+            if isinstance(value, bool) or not isinstance(value, int | float):
                 raise refuse_type(name, found=repr(value), allowed="a number")
         if self.reduction is not None and not 0 < self.reduction < math.inf:
             raise refuse(
@@ -209,14 +210,15 @@ class CP(Method):
         self, shape: tuple[int, ...], dtype: str, bits_per_weight: float, free: frozenset[str]
     ) -> Iterable[Method]:
         most = bits_per_weight * math.prod(shape) / 8
+        ranked = "rank" in free
+        widths = (_WIDTHS if ranked else tuple(range(16, 0, -1))) if "bits" in free else (self.bits,)
         found: dict[int, Method] = {}
-        for bits in _WIDTHS if "bits" in free else (self.bits,):
+        for bits in widths:
             method = replace(self, bits=bits)
-            if "rank" in free:
-                method = method._highest(shape, dtype, most)
+            method = method._highest(shape, dtype, most) if ranked else method
             if method.expected(shape, dtype) <= most:
                 found.setdefault(method.expected(shape, dtype), method)
-        yield from list(found.values())[:_CANDIDATES]
+        yield from list(found.values())[: _CANDIDATES if ranked else 1]
 
     def _highest(self, shape: tuple[int, ...], dtype: str, most_bytes: float) -> CP:
         """The same with the largest rank whose factors and float16 weights fit in so many bytes, or with rank 1."""
@@ -229,16 +231,18 @@ class CP(Method):
         return replace(self, rank=low, reduction=None)
 
     def cheaper(self) -> Method:
-        return replace(self, anneal=min(self.anneal or 24, 24), max_iter=min(self.max_iter, 8), starts=1)
+        anneal = 24 if self.anneal is None else min(self.anneal, 24)
+        return replace(self, anneal=anneal, max_iter=min(self.max_iter, 8), starts=1)
 
     # --- for an array -------------------------------------------------------------------------------------------------
 
-    def remarks(self, W: NDArray[Any]) -> str:
-        axes, r = self.axes(W.shape), self.terms(W.shape)
-        modes = sizes(axes)
-        peak = budget.peak(modes, r, W.dtype.itemsize) / 2**20
-        text = f"read as {'x'.join(map(str, modes))}, {r} terms, a peak of about {peak:.0f} MiB beside W"
-        return f"{text}; {advice(self, W)}"
+    def outlook(self, shape: tuple[int, ...], dtype: str) -> str:
+        modes, r = sizes(self.axes(shape)), self.terms(shape)
+        peak = budget.peak(modes, r, 8 if dtype == "float64" else 4) / 2**20
+        return f"read as {'x'.join(map(str, modes))}, {r} terms, a peak of about {peak:.0f} MiB beside W"
+
+    def remarks(self, W: NDArray[Any], dtype: str) -> str:
+        return f"{self.outlook(W.shape, dtype)}; {advice(self, W, dtype)}"
 
     def solve(self, problem: Problem) -> Solution:
         if problem.gram is not None:
@@ -285,7 +289,7 @@ def _copied(init: Any) -> tuple[NDArray[np.float64], ...]:
         copies = [np.array(to_host(F), np.float64, ndmin=2) for F in factors]
         scale = 1.0 if weights is None else np.asarray(to_host(weights), np.float64).reshape(-1)
         copies[0] = copies[0] * scale
-    except (TypeError, ValueError, IndexError):
+    except (AttributeError, TypeError, ValueError, IndexError):
         allowed = "'random', 'svd', or a CPTensor: a pair (weights, factors)"
         raise refuse_type("init", found=type(init).__name__, allowed=allowed) from None
     for F in copies:

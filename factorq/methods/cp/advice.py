@@ -23,14 +23,14 @@ _SWEEPS, _MOST_FLOPS = 16, 6e10  # of real factors, about a second
 _CODED, _GRID = 1.06, 1.35  # error over the Gaussian bound 2^-bits of the trellis, and of a clipped grid at 2 to 4 bits
 
 
-def advice(method: CP, W: NDArray[Any]) -> str:
+def advice(method: CP, W: NDArray[Any], dtype: str) -> str:
     """The error of real factors after a few sweeps beside that of plain quantization at equal bytes."""
     modes, r = sizes(method.axes(W.shape)), method.terms(W.shape)
-    bits = 8 * method.expected(W.shape, str(W.dtype)) / W.size
+    bits = 8 * method.expected(W.shape, dtype) / W.size
     plain = f"at its {bits:.3g} bits per weight Trellis leaves an error of about {_CODED * 2.0**-bits:.2g}"
     plain += f", a plain grid {_GRID * 2.0**-bits:.2g}"
-    if W.strides.count(0) == W.ndim or not W.any():
-        return f"{plain} for Gaussian weights"
+    if not W.any():
+        return "W is zero"
     if budget.flops(modes, r) * _SWEEPS > _MOST_FLOPS:
         return f"{plain} for Gaussian weights; solve both, and compare"
     X = Unfolded(np.ascontiguousarray(scaled(W, -binary_exponent(W))).reshape(modes))
@@ -41,4 +41,4 @@ def advice(method: CP, W: NDArray[Any]) -> str:
     found = f"real factors leave about {error:.2g} after {_SWEEPS} sweeps; {plain}"
     if error <= _CODED * 2.0**-bits:
         return f"{found}: CP is the better way to store it"
-    return f"{found}: to store W, prefer bits={max(bits, 0.3):.3g} alone; CP saves multiplications"
+    return f"{found}: to store W, prefer bits={min(max(bits, 0.3), 16):.3g} alone; CP saves multiplications"

@@ -22,7 +22,6 @@ Grids = list[tuple[Levels, ...]]
 T = TypeVar("T")
 
 _REAL = 4  # one sweep in so many that cool has real factors
-_FEW = 8  # real sweeps before integers where the rest may not cool
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,9 +166,9 @@ def _real_starts(X: Unfolded, settings: Settings, rng: np.random.Generator) -> l
     """Real factors from which to round: more regular ones, if there are any, and last the ones of less error."""
     if _is_svd(X, settings):
         return [start.balanced(_singular(X, settings, rng)[0])]
-    sweeps = max(settings.sweeps // _REAL, _FEW)
+    sweeps = min(settings.sweeps // _REAL or settings.max_iter, settings.max_iter)
     rough = real.anneal(X, _start(X, settings, rng), settings.sweeps // _REAL, rng, settings.callback)
-    fine = _alternated(X, rough, settings, min(sweeps, settings.max_iter)).best
+    fine = _alternated(X, rough, settings, sweeps).best
     if settings.correction:
         fine = real.corrected(X, fine, settings.correction, sweeps)
     return [start.balanced(rough), start.balanced(fine)]

@@ -46,7 +46,8 @@ def integer_form(
     dtype: str,
 ) -> CP:
     """Packed integers and one weight per term; half-integers are stored as odd integers, their weights halved."""
-    Z, weights = _ordered(list(factors), weights)
+    symmetric = all(of_mode.most < 2.0 ** (b - 1) for of_mode, b in zip(levels, bits, strict=True))
+    Z, weights = _ordered(list(factors), weights, symmetric)
     compute = X.X.dtype
     doubled = [1 if of_mode.shift else 0 for of_mode in levels]
     shared = _shared(exponent - sum(doubled), compute)
@@ -79,11 +80,16 @@ def _form(weights: Any, factors: Sequence[Any], axes: Axes) -> CP:
     return CP(Leaf(weights), tuple(Leaf(factor.reshaped((*group, rank))) for factor, group in pairs))
 
 
-def _ordered(factors: list[Floats], weights: Floats) -> tuple[list[Floats], Floats]:
-    """The terms by falling norm, all weights positive, the largest entries of all factors but the last positive."""
+def _ordered(factors: list[Floats], weights: Floats, turn: bool = True) -> tuple[list[Floats], Floats]:
+    """The terms by falling norm, all weights positive, the largest entries of all factors but the last positive.
+
+    Without ``turn`` the signs stay: -8 .. 7 has no 8.
+    """
     norms = np.abs(weights) * np.prod([np.linalg.norm(F, axis=0) for F in factors], axis=0)
     order = np.argsort(-norms, kind="stable")
     factors, weights = [F[:, order] for F in factors], weights[order]
+    if not turn:
+        return factors, weights
     sign = np.where(weights < 0, -1.0, 1.0)
     for k, F in enumerate(factors[:-1]):
         peak = F[np.abs(F).argmax(axis=0), np.arange(F.shape[1])]

@@ -206,7 +206,7 @@ class QuantizedSparse(Method):
     def cheaper(self) -> Method:
         return replace(self, max_iter=min(self.max_iter, 2 if self.codes == "trellis" else 12), starts=1)
 
-    def remarks(self, W: NDArray[Any]) -> str:
+    def remarks(self, W: NDArray[Any], dtype: str) -> str:
         rows, columns = self.folded(W.shape).matrix_shape
         name = self._fold(W.shape)
         reading = f"folded to {rows}x{columns} ({name})"

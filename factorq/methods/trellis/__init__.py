@@ -181,7 +181,7 @@ class Trellis(Method):
             return Solution(Leaf(Dense.encode(W, problem.dtype)), "stored as it is: no code of it was smaller")
         return Solution(form, f"{path.model} model, {how}")
 
-    def remarks(self, W: NDArray[Any]) -> str:
+    def remarks(self, W: NDArray[Any], dtype: str) -> str:
         return "" if self.fixed_rate or self.rotate else self.transform_of(W).explain()
 
     def estimate(self, W: NDArray[Any]) -> float:

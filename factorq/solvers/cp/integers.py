@@ -48,7 +48,8 @@ def rounded(factors: Sequence[Floats], levels: Sequence[Levels]) -> Rounded:
     """Each column of each factor on its grid at the scale of least squared error; weights the products of scales."""
     scales = [fitted_scales(F, of_mode) for F, of_mode in zip(factors, levels, strict=True)]
     Z = [of_mode.nearest(F / s) for F, s, of_mode in zip(factors, scales, levels, strict=True)]
-    return Rounded(Z, np.prod(scales, axis=0))
+    alive = np.all([F.any(axis=0) for F in factors], axis=0)  # half-integers have no zero for a term that is none
+    return Rounded(Z, np.where(alive, np.prod(scales, axis=0), 0.0))
 
 
 def fitted_scales(F: Floats, levels: Levels) -> Floats:

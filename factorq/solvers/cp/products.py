@@ -168,10 +168,10 @@ def _contracted(T: NDArray[Any], sizes: list[int], factors: list[Floats], keep: 
     """T (prod sizes, r) contracted with all ``factors`` but one, component by component: (sizes[keep], r)."""
     r = T.shape[1]
     before, after = math.prod(sizes[:keep]), math.prod(sizes[keep + 1 :])
-    if after > 1:
+    if factors[keep + 1 :]:
         right = khatri_rao([F.astype(T.dtype) for F in factors[keep + 1 :]])
         T = np.einsum("akr,kr->ar", T.reshape(-1, after, r), right)
-    if before > 1:
+    if keep:
         left = khatri_rao([F.astype(T.dtype) for F in factors[:keep]])
         T = np.einsum("kar,kr->ar", T.reshape(before, -1, r), left)
     return T.reshape(sizes[keep], r).astype(np.float64)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..damping import damped_cholesky
 from ..loop import Callback, Outcome, Progress, iterate
-from .products import Model, Unfolded
+from .products import Model, Unfolded, hadamard
 from .start import balanced
 
 Floats = NDArray[np.float64]
@@ -105,14 +105,20 @@ def corrected(X: Unfolded, factors: list[Floats], slack: float, max_iter: int) -
     model = Model(X, balanced(factors), np.ones(factors[0].shape[1]))
     bound = (1.0 + slack) ** 2 * X.residual2(model.factors, model.weights)
     ridge = 1e-3 * bound / X.X.size / ((X.norm2 / model.rank) ** (1.0 / len(factors)) / max(X.modes))
-    kept = model
+    kept = best = model
     for _ in range(max_iter):
         model = Model(X, balanced(kept.factors), model.weights)
         model.sweep(_ridged(ridge))
         if model.error2() > bound:
             break
         kept, ridge = model, 2.0 * ridge
-    return kept.factors
+        best = min(best, kept, key=_energy)
+    return best.factors
+
+
+def _energy(model: Model) -> float:
+    """Sum of the squared norms of the terms."""
+    return float(hadamard(model.grams).diagonal().sum())
 
 
 def _ridged(ridge: float) -> Callable[[int, Floats, Floats], Floats]:
