@@ -88,14 +88,16 @@ class ChannelMoments:
         count, mean, squares = self._count, self._mean, self._squares
         for start in range(0, by_channel.shape[1], step):
             n, block_mean, block_squares = _moments(by_channel[:, start : start + step])
+            if count:
+                total = count + n
+                with np.errstate(over="ignore", invalid="ignore"):
+                    difference = block_mean - mean
+                    block_mean = mean + difference * (n / total)
+                    block_squares = squares + block_squares + difference**2 * (count / total * n)
             if not np.isfinite(block_squares).all():
                 check_finite(host, "x")
                 found = f"magnitudes up to {np.abs(host).max():.3g}"
                 raise refuse("x", found=found, allowed="numbers whose squares add up in float64", remedy="scale them")
-            if count:
-                difference, total = block_mean - mean, count + n
-                block_mean = mean + difference * (n / total)
-                block_squares = squares + block_squares + difference**2 * (count / total * n)
             count, mean, squares = count + n, block_mean, block_squares
         self._count, self._mean, self._squares = count, mean, squares
 

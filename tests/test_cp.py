@@ -369,7 +369,7 @@ def test_degenerate_arrays(W: Any, bits: Any, solver: Any) -> None:
         assert not D.any()
         assert "zero" in F.status
     elif np.ptp(W) == 0:
-        assert F.relative_error < 1e-3  # one term of any grid
+        assert F.relative_error < 6 * 2.0**-11  # one term of any grid, in float16 at the least
 
 
 # Better and worse.

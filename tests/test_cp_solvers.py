@@ -25,6 +25,8 @@ FLOATS = [np.float32, np.float64]
 SHAPES = [(5, 4), (1, 7), (7, 1), (6, 5, 4), (3, 11, 2), (1, 5, 4), (4, 3, 5, 2), (2, 9, 1, 3), (3, 2, 4, 2, 3)]
 EPS = {np.float32: 1e-6, np.float64: 1e-14}
 
+ANY = Unfolded(np.ones((2, 2)))
+
 
 def draw(shape: Sequence[int], seed: int = 0, dtype: Any = np.float64) -> Any:
     return np.ascontiguousarray(np.random.default_rng(seed).standard_normal(shape), dtype)
@@ -434,7 +436,7 @@ def test_drawn_without_noise_is_ridge_least_squares(seed: int, n: int, r: int, r
     before = copies([G, M])
     tall = np.vstack([K, math.sqrt(ridge) * np.eye(r)])
     want = np.linalg.lstsq(tall, np.vstack([Y, np.zeros((r, n))]), rcond=None)[0].T
-    found = real.drawn(M, G, ridge)
+    found = real.drawn(ANY, M, G, ridge)
     np.testing.assert_allclose(found, want, atol=1e-7 * max(1.0, np.abs(want).max()))
     assert found.flags.c_contiguous
     assert copies([G, M]) == before
@@ -444,19 +446,19 @@ def test_drawn_noise_has_the_covariance_of_the_posterior() -> None:
     """Of noise I the rows are N with N^T N the inverse of G + ridge I; and noise adds to the least squares."""
     K = draw((9, 4))
     G, M = K.T @ K, draw((4, 4), 1)
-    N = real.drawn(np.zeros((4, 4)), G, 0.3, np.eye(4))
+    N = real.drawn(ANY, np.zeros((4, 4)), G, 0.3, np.eye(4))
     np.testing.assert_allclose(N.T @ N, np.linalg.inv(G + 0.3 * np.eye(4)), atol=1e-12)
-    np.testing.assert_allclose(real.drawn(M, G, 0.3, np.eye(4)), real.drawn(M, G, 0.3) + N, atol=1e-12)
+    np.testing.assert_allclose(real.drawn(ANY, M, G, 0.3, np.eye(4)), real.drawn(ANY, M, G, 0.3) + N, atol=1e-12)
 
 
 def test_drawn_of_dependent_or_zero_grams_is_finite() -> None:
     K = draw((9, 3))
     K = np.hstack([K, K[:, :1], np.zeros((9, 1))])
     Y = draw((9, 6), 1)
-    found = real.drawn(Y.T @ K, K.T @ K, 0.0)
+    found = real.drawn(ANY, Y.T @ K, K.T @ K, 0.0)
     best = np.linalg.lstsq(K, Y, rcond=None)[0]
     assert np.linalg.norm(Y - K @ found.T) == pytest.approx(np.linalg.norm(Y - K @ best), rel=1e-6)
-    np.testing.assert_array_equal(real.drawn(np.zeros((6, 5)), np.zeros((5, 5)), 0.0), 0)
+    np.testing.assert_array_equal(real.drawn(ANY, np.zeros((6, 5)), np.zeros((5, 5)), 0.0), 0)
 
 
 def terms2(factors: Sequence[Any]) -> float:

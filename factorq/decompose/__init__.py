@@ -106,7 +106,7 @@ def explain(
     rng: np.random.Generator | int | None = None,
     callback: Callback | None = None,
 ) -> Plan:
-    """What :func:`decompose` would do with these arguments, and why; nothing is solved.
+    """What :func:`decompose` would do with these arguments, and why; at most a few sweeps are tried.
 
     Parameters
     ----------

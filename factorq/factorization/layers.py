@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..arrays import FLOATS, Array, Home
 from ..codecs.base import Encoded
 from ..errors import affordable, refuse, refuse_type
-from ..forms import CP, Chain, Fold, Folded, Form, Leaf, Matrix
+from ..forms import CP, Chain, Fold, Folded, Form, Leaf, Matrix, khatri_rao
 from ..measure import binary_exponent, narrowed, scaled
 
 Sizes = int | Sequence[int]
@@ -246,11 +246,7 @@ def _by_role(form: CP, dense_bits: int) -> tuple[Matrix, Matrix, Matrix, tuple[i
         roles[found[0]].append(factor)
     matrices, bits = [], []
     for factors in roles:
-        product = np.ones((1, form.rank))
-        for factor in factors:  # Khatri-Rao, in C order of the axes
-            matrix = factor.dense().reshape(-1, form.rank)
-            product = (product[:, None, :] * matrix[None, :, :]).reshape(-1, form.rank)
-        matrices.append(product)
+        matrices.append(khatri_rao([np.ones((1, form.rank)), *(f.dense().reshape(-1, form.rank) for f in factors)]))
         # The product of numbers of a and of b bits has a + b bits.
         bits.append(min(sum(_bits(factor, dense_bits) for factor in factors), dense_bits) or 1)
     A, B, C = matrices

@@ -8,8 +8,9 @@ A form is a small tree. Its leaves hold factors, objects with ``shape``, ``decod
 from .fold import Fold, Folded
 from .rotated import Rotated
 from .skeleton import from_skeleton
-from .tree import CP, Chain, Factor, Form, Leaf, Matrix, Sum, Tucker
+from .tree import CP, Chain, Factor, Form, Leaf, Matrix, Sum, Tucker, khatri_rao
 
 __all__ = [
     "CP", "Chain", "Factor", "Fold", "Folded", "Form", "Leaf", "Matrix", "Rotated", "Sum", "Tucker", "from_skeleton",
+    "khatri_rao",
 ]  # fmt: skip

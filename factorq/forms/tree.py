@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from string import ascii_letters
 from typing import Any, ClassVar, Protocol
 
@@ -139,9 +140,14 @@ class CP(Form):
     def __post_init__(self) -> None:
         rank = self.weights.shape[-1]
         shapes = [f.shape for f in self.factors]
-        if len(shapes) < 2 or self.weights.shape != (1, rank) or any(len(s) < 2 or s[-1] != rank for s in shapes):
+        if (
+            rank < 1
+            or len(shapes) < 2
+            or self.weights.shape != (1, rank)
+            or any(len(s) < 2 or s[-1] != rank for s in shapes)
+        ):
             found = f"weights {self.weights.shape} and factors {shapes}"
-            raise refuse("cp", found=found, allowed="weights (1, r) and two or more factors (n_k, r)")
+            raise refuse("cp", found=found, allowed="weights (1, r) and two or more factors (n_k, r), r at least 1")
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -161,11 +167,8 @@ class CP(Form):
         matrices = [self._matrix(f) for f in self.factors]
         modes = [len(matrix) for matrix in matrices]
         mode = int(np.argmax(modes))
-        others = [matrix for k, matrix in enumerate(matrices) if k != mode]
-        khatri_rao = others[0]
-        for factor in others[1:]:
-            khatri_rao = (khatri_rao[:, None, :] * factor[None, :, :]).reshape(-1, khatri_rao.shape[1])
-        unfolded = (matrices[mode] * self.weights.dense()) @ khatri_rao.T
+        others = khatri_rao([matrix for k, matrix in enumerate(matrices) if k != mode])
+        unfolded = (matrices[mode] * self.weights.dense()) @ others.T
         rest = [n for k, n in enumerate(modes) if k != mode]
         moved = np.moveaxis(unfolded.reshape(-1, *rest), 0, mode)
         return np.ascontiguousarray(moved).reshape(self.shape)
@@ -250,6 +253,11 @@ class Sum(Form):
         for term in self.terms[1:]:
             total = total + value(term)
         return total
+
+
+def khatri_rao(matrices: Sequence[Matrix]) -> Matrix:
+    """``(prod n_k, r)``: the Kronecker product column by column of matrices (n_k, r), the last one's rows fastest."""
+    return reduce(lambda A, B: (A[:, None, :] * B[None, :, :]).reshape(-1, A.shape[1]), matrices)
 
 
 def _join(prefix: str, role: str) -> str:

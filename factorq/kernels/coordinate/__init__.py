@@ -6,9 +6,9 @@ For each row z (r,) of Z, with m that of M and one G (r, r), in place:
 
 At fixed other coordinates the best real z_j is ``t = z_j + g_j / G_jj``, so the best one on the grid is that nearest to
 t: each move is exact, and the objective never rises. With noise, ``t + noise_j / sqrt(G_jj)`` is rounded instead: for
-normal noise of variance T / 2, before rounding, a step of Gibbs sampling at temperature T. Cooled to 0 that leaves the
-local minima in which plain descent from rounded factors ends: 64x64x9, rank 134, 4 bits, relative error .358 by
-descent, .312 by sampling first.
+normal noise of variance T / 2 that is a draw at temperature T from the normal conditional of a real z_j, rounded, as
+in Gibbs sampling where the noise spans several levels. Cooled to 0 it leaves the local minima in which plain descent
+from rounded factors ends: 64x64x9, rank 134, 4 bits, relative error .358 by descent, .312 by sampling first.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def descend(G: Floats, M: Floats, Z: Floats, levels: Levels, passes: int = 3) ->
     ArgumentError
         If shapes or dtypes are other than these.
     """
-    g = _gradient(G, M, Z)
+    g = _residual(G, M, Z)
     for _ in range(passes):
         if not _pass(G, g, Z, None, levels):
             break
@@ -78,14 +78,14 @@ def sample(G: Floats, M: Floats, Z: Floats, noise: NDArray[Any], levels: Levels)
     G, M, Z, levels
         As for :func:`descend`.
     noise : NDArray, (n, r), of G's dtype
-        Normal numbers of variance T / 2 for Gibbs sampling at temperature T.
+        Normal numbers of variance T / 2 for draws at temperature T.
 
     Raises
     ------
     ArgumentError
         If shapes or dtypes are other than these.
     """
-    g = _gradient(G, M, Z)
+    g = _residual(G, M, Z)
     if noise.shape != Z.shape or noise.dtype != Z.dtype:
         found = f"{noise.dtype} of shape {noise.shape}"
         raise refuse("noise", found=found, allowed=f"{Z.dtype} of shape {Z.shape}")
@@ -115,7 +115,7 @@ def _pass(G: Floats, g: Floats, Z: Floats, noise: NDArray[Any] | None, levels: L
     return moved
 
 
-def _gradient(G: Floats, M: Floats, Z: Floats) -> Floats:
+def _residual(G: Floats, M: Floats, Z: Floats) -> Floats:
     """``M - Z G``, after the checks."""
     if Z.ndim != 2 or Z.dtype not in (np.float32, np.float64) or not Z.flags.c_contiguous:
         found = f"{Z.dtype} of shape {Z.shape}"

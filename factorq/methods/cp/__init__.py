@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ...arrays import FLOATS, check_finite, to_host
+from ...arrays import FLOATS, check_finite, dtype_name, to_host
 from ...codecs import Integers
 from ...constraints import check_bits
 from ...errors import refuse, refuse_type
@@ -27,6 +27,9 @@ from .solve import Settings, integer_factors, real_factors
 
 _WIDTHS = (2, 3, 4, 5, 6, 8, 1)  # bits that a size may choose: at equal bytes few bits and many terms are best
 _CANDIDATES = 3
+_LEAST_REDUCTION = 0.25
+_CLOSE = 0.98  # share of a target size that candidates should fill
+_MOST_DIGITS = 100  # bits of a product of one entry of each factor, which float32 has to hold
 _CHOICES = {
     "solver": ("coordinate", "admm", "als"),
     "grid": ("auto", "integer", "half"),
@@ -42,8 +45,8 @@ class CP(Method):
     A convolution's weight (O, I, kh, kw) is read as (O, I, kh * kw): three small convolutions then take its place
     (:meth:`factorq.Factorization.to_conv`), at a fraction of its multiplications where the rank is low. With ``bits``
     the factors are integers, found together with the one weight per term rather than rounded afterwards (the problem of
-    Cherniuk et al. 2023, arXiv 2308.04595): alternating least squares, annealed with a ridge, then Gibbs sampling of
-    the integers that cools to exact moves of one entry at a time in the metric of the Gram matrices.
+    Cherniuk et al. 2023, arXiv 2308.04595): alternating least squares, annealed with a ridge, then noisy rounding
+    of one entry at a time, in the metric of the Gram matrices, that cools to exact moves.
 
     To store an array, plain quantization is usually better at equal bytes; ``factorq.explain`` says where.
 
@@ -69,13 +72,14 @@ class CP(Method):
     starts : int
         Random starts, 1 to 64, the best of which is kept.
     anneal : int, optional
-        Sweeps that cool, a fourth of them with real factors; 0 for plain descent. None for 24 to 160 by the size of the
-        problem: about a minute at most. For real factors a fourth of this.
+        Sweeps that cool: for integers so many, after a fourth as many with real factors; for real factors that fourth
+        alone. 0 for none. None for 24 to 160, by the size of the problem: fewer where they would take minutes.
     correction : float
-        Share by which the error of real factors may rise to make their terms smaller (error-preserving correction).
+        Share by which the error of real factors may rise to make their terms smaller (error-preserving correction);
+        the terms of a matrix are orthogonal already.
     paper : bool
-        With ``solver="admm"``: as published, with up to 999 inner iterations and the last iterate. Takes hours for
-        large layers.
+        With ``solver="admm"``: as published, with up to 999 inner iterations and the last iterate, from the real
+        factors of this solver; its own tolerances count instead of ``tol``. Takes hours for large layers.
     max_iter : int
         Most sweeps after those that cool, and most sweeps of ADMM.
     tol : float
@@ -178,10 +182,16 @@ class CP(Method):
         axes = self.axes(shape)
         modes = sizes(axes)
         reading = f"an array of shape {shape}, read as {'x'.join(map(str, modes))}"
-        most = max(64, 4 * math.prod(modes) // sum(modes))
+        most = self._most(modes)
+        if self.terms(shape) > most and self.reduction is not None:
+            found = f"{self.reduction:g}, which is {self.terms(shape)} terms for {reading}"
+            raise refuse("reduction", found=found, allowed=f"at least {_LEAST_REDUCTION:g}")
         if self.terms(shape) > most:
-            found = f"{self.terms(shape)} for {reading}"
-            raise refuse("rank", found=found, allowed=f"1 to {most}: beyond, the factors are larger than W four times")
+            remedy = "no more terms than that can pay"
+            raise refuse("rank", found=f"{self.terms(shape)} for {reading}", allowed=f"1 to {most}", remedy=remedy)
+        if sum(self.widths(shape) or ()) > _MOST_DIGITS:
+            found = f"{self.bits} for the {len(modes)} modes of {reading}"
+            raise refuse("bits", found=found, allowed=f"at most {_MOST_DIGITS} bits over all modes")
         if isinstance(self.bits, tuple) and len(self.bits) != len(modes):
             raise refuse(
                 "bits", found=self.bits, allowed=f"one integer, or {len(modes)}, one for each mode of {reading}"
@@ -191,6 +201,12 @@ class CP(Method):
             want = [(n, self.terms(shape)) for n in modes]
             if shapes != want:
                 raise refuse("init", found=f"factors {shapes}", allowed=f"{want} for {reading}")
+
+    @staticmethod
+    def _most(modes: tuple[int, ...]) -> int:
+        """The most terms: factors of four times W's numbers, or 64 terms, or what any W can be written with."""
+        whole = math.prod(modes)
+        return max(64, int(whole / sum(modes) / _LEAST_REDUCTION), whole // max(modes))
 
     def nbytes(self, shape: tuple[int, ...], dtype: str) -> int:
         return self._nbytes(shape, dtype, FLOATS[dtype].itemsize)
@@ -218,12 +234,13 @@ class CP(Method):
             method = method._highest(shape, dtype, most) if ranked else method
             if method.expected(shape, dtype) <= most:
                 found.setdefault(method.expected(shape, dtype), method)
-        yield from list(found.values())[: _CANDIDATES if ranked else 1]
+        near = [method for size, method in found.items() if size >= _CLOSE * most]
+        yield from (near or [found[size] for size in sorted(found, reverse=True)])[: _CANDIDATES if ranked else 1]
 
     def _highest(self, shape: tuple[int, ...], dtype: str, most_bytes: float) -> CP:
         """The same with the largest rank whose factors and float16 weights fit in so many bytes, or with rank 1."""
         modes = sizes(self.axes(shape))
-        low, high = 1, max(64, 4 * math.prod(modes) // sum(modes))
+        low, high = 1, self._most(modes)
         while low < high:
             middle = (low + high + 1) // 2
             fits = replace(self, rank=middle, reduction=None).expected(shape, dtype) <= most_bytes
@@ -265,16 +282,16 @@ class CP(Method):
             if bits is None:
                 real = real_factors(array, settings)
                 form = stored.real_form(real.factors, axes, exponent, X.dtype, problem.dtype)
-                return Solution(form, f"{reading}; {real.status}", real.history)
+                return Solution(form, f"{reading}; {real.status}{_damped(array)}", real.history)
             whole = integer_factors(array, settings, bits, self.grid)
             z = whole.best
             form = stored.integer_form(array, z.factors, z.weights, whole.levels, axes, bits, exponent, problem.dtype)
-            return Solution(form, f"{reading}; {whole.status}", whole.history)
+            return Solution(form, f"{reading}; {whole.status}{_damped(array)}", whole.history)
 
     def _settings(self, modes: tuple[int, ...], rank: int, exponent: int, problem: Problem) -> Settings:
         given = None
         if self.given is not None:
-            given = balanced([self.given[0] * math.ldexp(1.0, -exponent), *self.given[1:]])
+            given = balanced([scaled(self.given[0], -exponent), *self.given[1:]])
         sweeps = budget.sweeps(modes, rank) if self.anneal is None else self.anneal
         return Settings(
             rank, self.solver, self.init, given, self.starts, sweeps, self.max_iter, self.tol, self.correction,
@@ -282,16 +299,33 @@ class CP(Method):
         )  # fmt: skip
 
 
+def _damped(X: Unfolded) -> str:
+    return f"; Gram matrices damped by up to {X.damped:.1g} of their mean diagonal" if X.damped else ""
+
+
 def _copied(init: Any) -> tuple[NDArray[np.float64], ...]:
     """The factors of a CPTensor or of a pair (weights, factors) in float64, the weights in the first of them."""
     try:
         weights, factors = init
-        copies = [np.array(to_host(F), np.float64, ndmin=2) for F in factors]
-        scale = 1.0 if weights is None else np.asarray(to_host(weights), np.float64).reshape(-1)
-        copies[0] = copies[0] * scale
+        copies = [_real(F) for F in factors]
+        copies[0] = copies[0] * (1.0 if weights is None else _real(weights).reshape(-1))
     except (AttributeError, TypeError, ValueError, IndexError):
         allowed = "'random', 'svd', or a CPTensor: a pair (weights, factors)"
         raise refuse_type("init", found=type(init).__name__, allowed=allowed) from None
     for F in copies:
         check_finite(F, "init")
     return tuple(copies)
+
+
+def _real(x: Any) -> NDArray[np.float64]:
+    """A copy in float64.
+
+    Raises
+    ------
+    TypeError
+        If its numbers are not real.
+    """
+    host = to_host(x)
+    if dtype_name(host) not in FLOATS and host.dtype.kind not in "iu":
+        raise TypeError
+    return host.astype(np.float64)

@@ -1,4 +1,4 @@
-"""What a CP factorisation costs: sweeps that fit in about a minute, and the memory that they take."""
+"""What a CP factorisation costs: the sweeps that are worth their time, and the memory that they take."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ def flops(modes: Sequence[int], rank: int) -> float:
 def peak(modes: Sequence[int], rank: int, itemsize: int) -> int:
     """Bytes that the solver takes beside W, an estimate from above.
 
-    Two Khatri-Rao products and their products with X, in X's dtype; some nine matrices (r, r) and factors (n, r) of
-    float64. Nothing of the size of X times r.
+    A scaled copy of W; two Khatri-Rao products and their products with it, in its dtype; some nine matrices (r, r) and
+    factors (n, r) of float64, or what "svd" starts from. Nothing of the size of W times r.
     """
     halves = min(math.prod(modes[:k]) + math.prod(modes[k:]) for k in range(1, len(modes)))
-    return int(2 * itemsize * halves * rank + 8 * 9 * (rank * rank + sum(modes) * rank) + _OVERHEAD)
+    squares = 8 * 9 * (rank * rank + sum(modes) * rank)
+    return int(itemsize * (math.prod(modes) + 2 * halves * rank) + squares + _OVERHEAD)

@@ -14,7 +14,7 @@ from ...kernels.coordinate import Levels
 from ...solvers.cp import admm, integers, real, start
 from ...solvers.cp.integers import Rounded
 from ...solvers.cp.products import Unfolded
-from ...solvers.loop import Callback, Outcome
+from ...solvers.loop import Callback, Outcome, Progress
 from ...solvers.svd import truncated_svd
 
 Floats = NDArray[np.float64]
@@ -41,6 +41,31 @@ class Settings:
     rng: np.random.Generator
     callback: Callback | None
 
+    @property
+    def warm(self) -> int:
+        """Sweeps of real factors that cool."""
+        return self.sweeps // _REAL
+
+    @property
+    def before(self) -> int:
+        """Most sweeps of real factors after those, where integers follow."""
+        return min(self.warm or self.max_iter, self.max_iter)
+
+
+class Told:
+    """One count of sweeps for the callback over all stages of a solver, of which each begins where the last may end."""
+
+    def __init__(self, callback: Callback | None, total: int) -> None:
+        self.callback, self.total, self.done = callback, total, 0
+
+    def stage(self, steps: int) -> Callback | None:
+        """The callback of the next stage, of at most ``steps`` sweeps."""
+        first, callback = self.done, self.callback
+        self.done += steps
+        if callback is None:
+            return None
+        return lambda progress: callback(Progress(first + progress.step, self.total, progress.objective))
+
 
 @dataclass(frozen=True, eq=False)
 class Real:
@@ -66,9 +91,11 @@ def real_factors(X: Unfolded, settings: Settings) -> Real:
     if _is_svd(X, settings):
         return _singular(X, settings, settings.rng)[1]
 
+    told = Told(settings.callback, settings.starts * (settings.warm + settings.max_iter))
+
     def solved(rng: np.random.Generator) -> tuple[float, Real]:
-        factors = real.anneal(X, _start(X, settings, rng), settings.sweeps // _REAL, rng, settings.callback)
-        found = _alternated(X, factors, settings, settings.max_iter)
+        factors = real.anneal(X, _start(X, settings, rng), settings.warm, rng, told.stage(settings.warm))
+        found = _alternated(X, factors, settings, settings.max_iter, told)
         factors, status = found.best, found.status
         if settings.correction:
             factors = real.corrected(X, factors, settings.correction, settings.max_iter)
@@ -81,68 +108,83 @@ def real_factors(X: Unfolded, settings: Settings) -> Real:
 def integer_factors(X: Unfolded, settings: Settings, bits: tuple[int, ...], grid: str) -> Whole:
     """Integers and weights by the solver of ``settings``, the best of all starts."""
     grids = _grids(bits, grid)
+    solver = "paper" if settings.paper else settings.solver
+    real_sweeps = 0 if _is_svd(X, settings) else settings.warm + settings.before
+    whole_sweeps = {
+        "paper": settings.max_iter,
+        "als": 0,
+        "admm": 2 * len(grids) * settings.max_iter,
+        "coordinate": settings.sweeps + settings.max_iter,
+    }[solver]
+    told = Told(settings.callback, settings.starts * (real_sweeps + whole_sweeps))
 
     def solved(rng: np.random.Generator) -> tuple[float, Whole]:
-        if settings.paper:
-            found = _published(X, settings, bits, rng)
-        elif settings.solver == "als":
-            found = _simply_rounded(X, settings, grids, rng)
-        elif settings.solver == "admm":
-            found = _multipliers(X, settings, grids, rng)
+        if solver == "paper":
+            found = _published(X, settings, bits, rng, told)
+        elif solver == "als":
+            found = _simply_rounded(X, settings, grids, rng, told)
+        elif solver == "admm":
+            found = _multipliers(X, settings, grids, rng, told)
         else:
-            found = _annealed(X, settings, grids, rng)
+            found = _annealed(X, settings, grids, rng, told)
         return found.history[-1], found
 
     return _best(solved, settings)
 
 
-def _annealed(X: Unfolded, settings: Settings, grids: Grids, rng: np.random.Generator) -> Whole:
-    chosen = integers.choose(X, _real_starts(X, settings, rng), grids)  # the real factors go before the rest begins
-    best, note = chosen.best, chosen.note
+def _annealed(X: Unfolded, settings: Settings, grids: Grids, rng: np.random.Generator, told: Told) -> Whole:
+    chosen = integers.choose(
+        X, _real_starts(X, settings, rng, told), grids
+    )  # the real factors go before the rest begins
+    best, note, listener = chosen.best, chosen.note, told.stage(settings.sweeps)
     if settings.sweeps and chosen.heat:
-        cooled = integers.anneal(X, best, chosen.levels, settings.sweeps, chosen.heat, rng, settings.callback)
+        cooled = integers.anneal(X, best, chosen.levels, settings.sweeps, chosen.heat, rng, listener)
         error = math.sqrt(X.residual2(cooled.factors, cooled.weights) / X.norm2)
         note += f", annealed in {settings.sweeps} sweeps to {error:.4g}"
         best = cooled if error < chosen.error else best
-    found = _descended(X, settings, best, chosen.levels)
+    found = _descended(X, settings, best, chosen.levels, told)
     return Whole(found.best, chosen.levels, f"{note}; {found.status}", found.history)
 
 
-def _multipliers(X: Unfolded, settings: Settings, grids: Grids, rng: np.random.Generator) -> Whole:
+def _multipliers(X: Unfolded, settings: Settings, grids: Grids, rng: np.random.Generator, told: Told) -> Whole:
     """The alternating direction method on each grid, its best iterate finished by coordinate moves."""
-    fine = _real_starts(X, settings, rng)[-1]
+    fine = _real_starts(X, settings, rng, told)[-1]
     found = []
     for levels in grids:
         schemes = [admm.Scheme(-of_mode.most, of_mode.most) for of_mode in levels]
-        before = _by_admm(X, settings, fine, schemes)
-        after = _descended(X, settings, before.best, levels)
+        before = _by_admm(X, settings, fine, schemes, told)
+        after = _descended(X, settings, before.best, levels, told)
         status = f"ADMM to {min(before.history):.4g}, then coordinate moves: {after.status}"
         found.append(Whole(after.best, levels, status, after.history))
     return min(found, key=lambda whole: whole.history[-1])
 
 
-def _published(X: Unfolded, settings: Settings, bits: tuple[int, ...], rng: np.random.Generator) -> Whole:
+def _published(X: Unfolded, settings: Settings, bits: tuple[int, ...], rng: np.random.Generator, told: Told) -> Whole:
     schemes = [admm.Scheme.published(b) for b in bits]
-    found = _by_admm(X, settings, _real_starts(X, settings, rng)[-1], schemes)
+    found = _by_admm(X, settings, _real_starts(X, settings, rng, told)[-1], schemes, told)
     return Whole(found.best, tuple(Levels(2.0 ** (b - 1)) for b in bits), found.status, found.history)
 
 
-def _simply_rounded(X: Unfolded, settings: Settings, grids: Grids, rng: np.random.Generator) -> Whole:
-    fine = _real_starts(X, settings, rng)[-1]
+def _simply_rounded(X: Unfolded, settings: Settings, grids: Grids, rng: np.random.Generator, told: Told) -> Whole:
+    fine = _real_starts(X, settings, rng, told)[-1]
     found = [integers.rounded(fine, levels) for levels in grids]
     errors = [math.sqrt(X.residual2(z.factors, z.weights) / X.norm2) for z in found]
     k = int(np.argmin(errors))
     return Whole(found[k], grids[k], "real factors by least squares, rounded", (errors[k],))
 
 
-def _by_admm(X: Unfolded, settings: Settings, factors: list[Floats], schemes: list[admm.Scheme]) -> Outcome[Rounded]:
-    limits = settings.max_iter, settings.tol
-    return admm.solve(X, factors, schemes, max_iter=limits[0], tol=limits[1], callback=settings.callback)
+def _by_admm(
+    X: Unfolded, settings: Settings, factors: list[Floats], schemes: list[admm.Scheme], told: Told
+) -> Outcome[Rounded]:
+    limit = settings.max_iter
+    return admm.solve(X, factors, schemes, max_iter=limit, tol=settings.tol, callback=told.stage(limit))
 
 
-def _descended(X: Unfolded, settings: Settings, start: Rounded, levels: tuple[Levels, ...]) -> Outcome[Rounded]:
-    limits = settings.max_iter, settings.tol
-    return integers.descent(X, start, levels, max_iter=limits[0], tol=limits[1], callback=settings.callback)
+def _descended(
+    X: Unfolded, settings: Settings, start: Rounded, levels: tuple[Levels, ...], told: Told
+) -> Outcome[Rounded]:
+    limit = settings.max_iter
+    return integers.descent(X, start, levels, max_iter=limit, tol=settings.tol, callback=told.stage(limit))
 
 
 def _best(solved: Callable[[np.random.Generator], tuple[float, T]], settings: Settings) -> T:
@@ -158,24 +200,25 @@ def _start(X: Unfolded, settings: Settings, rng: np.random.Generator) -> list[Fl
     return made(X, settings.rank, rng)
 
 
-def _alternated(X: Unfolded, factors: list[Floats], settings: Settings, sweeps: int) -> Outcome[list[Floats]]:
-    return real.alternate(X, factors, max_iter=sweeps, tol=settings.tol, callback=settings.callback)
+def _alternated(
+    X: Unfolded, factors: list[Floats], settings: Settings, sweeps: int, told: Told
+) -> Outcome[list[Floats]]:
+    return real.alternate(X, factors, max_iter=sweeps, tol=settings.tol, callback=told.stage(sweeps))
 
 
-def _real_starts(X: Unfolded, settings: Settings, rng: np.random.Generator) -> list[list[Floats]]:
+def _real_starts(X: Unfolded, settings: Settings, rng: np.random.Generator, told: Told) -> list[list[Floats]]:
     """Real factors from which to round: more regular ones, if there are any, and last the ones of less error."""
     if _is_svd(X, settings):
         return [start.balanced(_singular(X, settings, rng)[0])]
-    sweeps = min(settings.sweeps // _REAL or settings.max_iter, settings.max_iter)
-    rough = real.anneal(X, _start(X, settings, rng), settings.sweeps // _REAL, rng, settings.callback)
-    fine = _alternated(X, rough, settings, sweeps).best
+    rough = real.anneal(X, _start(X, settings, rng), settings.warm, rng, told.stage(settings.warm))
+    fine = _alternated(X, rough, settings, settings.before, told).best
     if settings.correction:
-        fine = real.corrected(X, fine, settings.correction, sweeps)
+        fine = real.corrected(X, fine, settings.correction, settings.before)
     return [start.balanced(rough), start.balanced(fine)]
 
 
 def _is_svd(X: Unfolded, settings: Settings) -> bool:
-    """Whether the best real factors are those of a singular value decomposition."""
+    """Whether the best real factors are those of an SVD: orthogonal terms, with nothing to correct."""
     return len(X.modes) == 2 and settings.rank <= min(X.modes) and settings.init != "given"
 
 

@@ -14,8 +14,8 @@ from ...codecs import Dense, Integers
 from ...constraints import Real
 from ...forms import CP, Leaf
 from ...kernels.coordinate import Levels
-from ...measure import scaled
-from ...solvers.cp.products import Unfolded, hadamard
+from ...measure import binary_exponent, scaled
+from ...solvers.cp.products import Unfolded
 from .reading import Axes
 
 Floats = NDArray[np.float64]
@@ -29,7 +29,7 @@ def real_form(factors: Sequence[Floats], axes: Axes, exponent: int, compute: np.
     lengths = [np.linalg.norm(F, axis=0) for F in factors]
     units = [F / np.where(n > 0, n, 1.0) for F, n in zip(factors, lengths, strict=True)]
     units, weights = _ordered(units, np.prod(lengths, axis=0))
-    shared = _shared(exponent, compute)
+    shared = _shared(exponent, weights, compute)
     units[0] = scaled(units[0], exponent - shared)
     stored = [Real(dtype).encode(np.ascontiguousarray(F, compute)) for F in (scaled(weights, shared)[None], *units)]
     return _form(stored[0], stored[1:], axes)
@@ -50,7 +50,7 @@ def integer_form(
     Z, weights = _ordered(list(factors), weights, symmetric)
     compute = X.X.dtype
     doubled = [1 if of_mode.shift else 0 for of_mode in levels]
-    shared = _shared(exponent - sum(doubled), compute)
+    shared = _shared(exponent - sum(doubled), weights, compute)
     rest = exponent - sum(doubled) - shared
     codes = []
     for k, (F, of_mode, b, twice) in enumerate(zip(Z, levels, bits, doubled, strict=True)):
@@ -99,25 +99,22 @@ def _ordered(factors: list[Floats], weights: Floats, turn: bool = True) -> tuple
     return factors, np.abs(weights)
 
 
-def _shared(exponent: int, compute: np.dtype[Any]) -> int:
-    """The part of W's exponent that weights of dtype ``compute`` can take; the first factor takes the rest."""
-    most = np.finfo(compute).maxexp - _MARGIN
-    return max(-most, min(exponent, most))
+def _shared(exponent: int, weights: Floats, compute: np.dtype[Any]) -> int:
+    """The part of W's exponent that ``weights`` can take in dtype ``compute``; the first factor takes the rest."""
+    most, own = np.finfo(compute).maxexp - _MARGIN, binary_exponent(weights)
+    return max(-most, min(exponent + own, most)) - own
 
 
 def _narrowest(X: Unfolded, Z: list[Floats], exact: Floats, weights: Floats, shared: int, dtype: str) -> Dense:
     """The weights (1, r) in the narrowest dtype, none wider than W's, that leaves the error where it is."""
-    gram = hadamard([F.T @ F for F in Z])
-    error2 = X.residual2(Z, exact)
-    wide = FLOATS[dtype].itemsize
-    tried = []
+    least, wide = X.residual2(Z, exact), FLOATS[dtype].itemsize
+    tried: list[tuple[float, Dense]] = []
     for name in ("float16", "float32", "float64"):
         if FLOATS[name].itemsize > max(wide, 2):
             break
         encoded = Dense.encode(np.ascontiguousarray(weights[None], X.X.dtype), name)
-        off = scaled(encoded.decode()[0].astype(np.float64), -shared) - exact
-        added = float(off @ gram @ off)
-        tried.append((added, encoded))
-        if added <= 2.0 * _WORSE * error2:
-            return encoded
+        error2 = X.residual2(Z, scaled(encoded.decode()[0].astype(np.float64), -shared))
+        tried.append((error2, encoded))
+        if error2 <= (1.0 + _WORSE) ** 2 * least:
+            break
     return min(tried, key=lambda pair: pair[0])[1]

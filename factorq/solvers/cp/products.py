@@ -20,12 +20,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...measure import squared_norm
+from ...forms import khatri_rao
+from ...measure import squared_distance, squared_norm
+from ..damping import damped_cholesky
 
 Floats = NDArray[np.float64]
 Update = Callable[[int, Floats], Floats]
 
 _CANCELS = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-8}  # share of ||X||^2 with few digits left
+
+_BLOCK = 1 << 20  # numbers of a Khatri-Rao product or of P at a time
 
 
 class Unfolded:
@@ -43,6 +47,7 @@ class Unfolded:
         self.cut = 1 + int(np.argmin([left + right for left, right in sides]))
         self.matrix = X.reshape(sides[self.cut - 1])
         self.norm2 = squared_norm(X)
+        self.damped = 0.0  # the most that was added to a Gram matrix, over its mean diagonal
 
     @property
     def modes(self) -> tuple[int, ...]:
@@ -89,15 +94,24 @@ class Unfolded:
         return self.residual2(factors, weights)
 
     def residual2(self, factors: Sequence[Floats], weights: Floats) -> float:
-        """``||X - P||^2`` entry by entry, some rows at a time."""
+        """``||X - P||^2`` entry by entry, for some indices of the first right mode at a time."""
         left = khatri_rao(factors[: self.cut]) * weights
-        right = np.ascontiguousarray(khatri_rao(factors[self.cut :]).T)
-        step = max(1, (1 << 20) // self.matrix.shape[1])
+        first, *others = factors[self.cut :]
+        inner = math.prod(self.modes[self.cut + 1 :])
+        step = max(1, _BLOCK // (inner * max(left.shape)))
         total = 0.0
-        for start in range(0, len(left), step):
-            rest = self.matrix[start : start + step] - left[start : start + step] @ right
-            total += float(np.vdot(rest, rest))
+        for start in range(0, len(first), step):
+            right = khatri_rao([first[start : start + step], *others])
+            columns = slice(start * inner, start * inner + len(right))
+            total += squared_distance(self.matrix[:, columns], left @ right.T)
         return total
+
+    def cholesky(self, G: Floats) -> Floats:
+        """L (r, r) with ``L L^T = G``, damped where that needs it; ``damped`` then has the most that was added."""
+        L, damping = damped_cholesky(G)
+        if damping:
+            self.damped = max(self.damped, damping / float(G.diagonal().mean() or 1.0))
+        return L
 
 
 @dataclass(eq=False)
@@ -152,11 +166,6 @@ class Model:
         other.__dict__.update(self.__dict__)
         other.factors, other.grams = list(self.factors), list(self.grams)
         return other
-
-
-def khatri_rao(factors: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """``(prod n_k, r)``: the Kronecker product of the columns, the last factor's rows running fastest (C order)."""
-    return reduce(lambda A, B: (A[:, None, :] * B[None, :, :]).reshape(-1, A.shape[1]), factors)
 
 
 def hadamard(grams: Sequence[Floats], but: int | None = None) -> Floats:
