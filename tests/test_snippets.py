@@ -18,6 +18,7 @@ PAGES = (
     "docs/howto/compress-a-checkpoint.md",
     "docs/explanation/quantization.md",
     "docs/explanation/quantized-sparse.md",
+    "docs/explanation/cp.md",
     "docs/howto/write-a-method-or-codec.md",
     "docs/howto/use-in-a-layer.md",
 )
