@@ -37,7 +37,7 @@ def scaled(x: NDArray[Any], exponent: int) -> NDArray[Any]:
     range_of = np.finfo(x.dtype)
     if exponent > range_of.maxexp - 32:  # only then can codes and factors, which are below 2**32, overflow
         limit = np.ldexp(range_of.max, -exponent)
-        limit = np.nextafter(limit, 0) if limit < range_of.tiny else limit  # a subnormal may have been rounded up
+        limit = np.nextafter(limit, 0) if limit <= range_of.tiny else limit  # a subnormal may have been rounded up
         x = np.clip(x, -limit, limit)
     if -126 <= exponent <= 127:
         result: NDArray[Any] = x * x.dtype.type(2.0**exponent)

@@ -218,7 +218,7 @@ def _recipe(
     drawn = generator(rng)
     seed = int(drawn.integers(2**63)) if not isinstance(rng, int | np.integer | None) else int(rng or 0)
     recipe = Recipe(rank, bits, sparsity, method, bits_per_weight, group, seed, store)
-    _fits_large(recipe, (_MOST, _MOST))
+    _fits_large(recipe)
     return recipe
 
 
@@ -257,18 +257,22 @@ def _misfit(recipe: Recipe, shape: tuple[int, ...]) -> str:
     try:
         recipe.plan(shape)
     except ArgumentError as error:
-        _fits_large(recipe, (_MOST, _MOST, *(1 for _ in shape[2:])))
+        _fits_large(recipe)
         return error.message
     return ""
 
 
-def _fits_large(recipe: Recipe, shape: tuple[int, ...]) -> None:
-    """Raise unless the recipe fits an array as large as this; whether a fold does is a matter of each tensor."""
-    try:
-        recipe.plan(shape)
-    except ArgumentError as error:
-        if not error.message.startswith("fold: "):
-            raise
+def _fits_large(recipe: Recipe) -> None:
+    """Raise unless the recipe fits a large matrix or a large convolution; whether a fold does is a matter of each."""
+    refused: list[ArgumentError] = []
+    for shape in ((_MOST, _MOST), (_MOST, _MOST, 3, 3)):
+        try:
+            recipe.plan(shape)
+            return
+        except ArgumentError as error:
+            refused.append(error)
+    if not any(error.message.startswith("fold: ") for error in refused):
+        raise refused[0]
 
 
 def _nothing(rows: Sequence[Row]) -> ArgumentError:

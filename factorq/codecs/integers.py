@@ -49,6 +49,7 @@ class Integers(Grouped):
         super().check()
         plain = self.scales is None and self.group is None and self.axis is None
         self.require(plain, "scales, groups or an axis")
+        self.require(abs(self.exponent) <= 1000, f"exponent {self.exponent!r} is out of range")
         self.require(
             isinstance(self.zero, float | int) and 0 <= self.zero < 1 << 16, f"zero {self.zero!r} is out of range"
         )

@@ -13,7 +13,7 @@ from ..constraints import check_bits, check_sparsity
 from ..errors import refuse, refuse_type
 from ..factorization import Factorization
 from ..methods import CP, SVD, Method, QuantizedSparse, Scalar, SparsePCA, Trellis
-from ..methods.base import check_rank, check_store, run
+from ..methods.base import check_rank, check_store, check_takes, run
 from ..named import find, known, settings
 from ..solvers.loop import Callback
 from .plan import Plan
@@ -134,6 +134,7 @@ def explain(
     Trellis(bits=4)
     """
     plan = _plan(W, rank, bits, sparsity, method, bits_per_weight, store)
+    check_takes(plan.method, gram)
     if isinstance(W, tuple):
         outlook = plan.method.outlook(plan.shape, plan.dtype)
         return replace(plan, reason=f"{plan.reason}; {outlook}") if outlook else plan

@@ -85,7 +85,8 @@ def _corrected(
     for _ in range(_CORRECTIONS):
         F = solved(method)
         found.append(F)
-        if _WINDOW * target <= F.bits_per_weight <= target or F.nbytes == method.nbytes(plan.shape, plan.dtype):
+        exact = F.nbytes == method.nbytes(plan.shape, plan.dtype) and F.bits_per_weight <= target
+        if exact or _WINDOW * target <= F.bits_per_weight <= target:
             break
         aim *= 0.99 * target / F.bits_per_weight
         again = [m for m in method.resized(plan.shape, plan.dtype, aim, plan.free) if _alike(m, method)]
@@ -96,10 +97,10 @@ def _corrected(
 
 
 def _alike(a: Method, b: Method) -> bool:
-    """Whether two versions of a method differ only in sparsity, or in the bits that their codes fill."""
+    """Whether two versions of a method differ only in what may be tuned again, or in the bits that their codes fill."""
     if isinstance(a, Stacked) and isinstance(b, Stacked):
         return a.methods[:-1] == b.methods[:-1] and _alike(a.methods[-1], b.methods[-1])
-    free = {"sparsity": 0, "bits": 0} if a.fills and b.fills else {"sparsity": 0}
+    free = dict.fromkeys(a.retuned | b.retuned | ({"bits"} if a.fills and b.fills else set()), 0)
     return {**a.config(), **free} == {**b.config(), **free}
 
 

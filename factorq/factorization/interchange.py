@@ -30,7 +30,7 @@ def cp_tensor(form: Form, home: Home) -> Any:
         ) from None
     dtype = FLOATS[home.dtype]
     with affordable(f"the factors of an array of shape {form.shape}"):
-        weights, *factors = (home.place(narrowed(x, dtype)) for x in balanced(_arrays(form), 0, dtype))
+        weights, *factors = (home.place(narrowed(x, dtype)) for x in balanced(_arrays(form), dtype))
     return tensorly.CPTensor((weights, factors))
 
 

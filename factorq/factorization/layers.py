@@ -176,7 +176,7 @@ def convolutions(form: Form, home: Home, layer: Conv) -> tuple[Conv, ...]:
     dtype = FLOATS[home.dtype]
     with affordable(f"the layers of an array of shape {form.shape}"):
         convs, _ = _sequence(form, layer, 8 * dtype.itemsize)
-        weights = balanced([conv.weight for conv in convs], 1, dtype)
+        weights = balanced([conv.weight for conv in convs], dtype)
         placed = [home.place(narrowed(weight, dtype)) for weight in weights]
     return tuple(replace(conv, weight=weight) for conv, weight in zip(convs, placed, strict=True))
 
@@ -289,15 +289,26 @@ def _bits(form: Form, dense_bits: int) -> int:
     return 8 * FLOATS[stored].itemsize if stored in FLOATS else dense_bits
 
 
-def balanced(weights: list[NDArray[Any]], carrier: int, dtype: np.dtype[Any]) -> list[NDArray[Any]]:
-    """``weights`` with powers of two moved to that of index ``carrier``, if ``dtype`` is float16.
+def balanced(weights: list[NDArray[Any]], dtype: np.dtype[Any]) -> list[NDArray[Any]]:
+    """``weights`` with powers of two moved between them, to about one size, if ``dtype`` is float16.
 
-    Factors may be integers and the weights of their components 1e-9, which float16 rounds to 0. Of factors below 1 the
-    carrier is of the size of W.
+    Only where something is out of its range: factors may be integers and the weights of their terms 1e-9.
     """
-    if dtype != FLOATS["float16"]:
+    if dtype != FLOATS["float16"] or not all(x.any() for x in weights) or all(map(_fits_float16, weights)):
         return weights
-    exponents = [0 if k == carrier else binary_exponent(x) for k, x in enumerate(weights)]
-    moved = [scaled(x, -e) for x, e in zip(weights, exponents, strict=True)]
-    moved[carrier] = scaled(moved[carrier], sum(exponents))
-    return moved
+    exponents = [binary_exponent(x) for x in weights]
+    each, over = divmod(sum(exponents), len(weights))
+    aims = [each + (k < over) for k in range(len(weights))]
+    return [scaled(x, aim - e) for x, aim, e in zip(weights, aims, exponents, strict=True)]
+
+
+def _fits_float16(x: NDArray[Any]) -> bool:
+    """Whether all numbers but 0 are normal ones of float16."""
+    sizes = np.abs(x[x != 0])
+    return bool(sizes.min() >= np.finfo(np.float16).tiny and sizes.max() <= np.finfo(np.float16).max)
+
+
+def decoded(form: Form, dtype: np.dtype[Any]) -> list[NDArray[Any]]:
+    """The factors of ``form`` in order, each rounded to ``dtype``; those of CP balanced for it."""
+    factors = [leaf.factor.decode() for leaf in form.leaves().values()]
+    return [narrowed(x, dtype) for x in (balanced(factors, dtype) if isinstance(form, CP) else factors)]

@@ -114,10 +114,9 @@ class Factorization:
 
     @property
     def factors(self) -> tuple[Array, ...]:
-        """The decoded factors in order of contraction, in W's namespace and device."""
-        dtype = FLOATS[self.home.dtype]
+        """The decoded factors in order of contraction, in W's namespace and device; in float16 powers of 2 may move."""
         with affordable(f"the factors of an array of shape {self.shape}"):
-            return tuple(self.home.place(measure.narrowed(f.decode(), dtype)) for f in self.encoded.values())
+            return tuple(map(self.home.place, layers.decoded(self.form, FLOATS[self.home.dtype])))
 
     def to_dense(self) -> Array:
         """The array that the factors contract to: W's shape, dtype, namespace and device.
@@ -128,7 +127,8 @@ class Factorization:
             If it does not fit in memory, as what a file claims may not.
         """
         needed = self.size * FLOATS[self.home.dtype].itemsize
-        with affordable(f"an array of shape {self.shape}, {needed:,} bytes"):
+        claimed = affordable(f"an array of shape {self.shape}, {needed:,} bytes")
+        with claimed, np.errstate(over="ignore", invalid="ignore"):  # a file may make up its numbers
             return self.home.place(measure.narrowed(self.form.dense(), FLOATS[self.home.dtype]))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..errors import refuse
 
 Matrix = NDArray[Any]
+_MAX_AXES = 32
 
 
 class Factor(Protocol):
@@ -140,14 +141,10 @@ class CP(Form):
     def __post_init__(self) -> None:
         rank = self.weights.shape[-1]
         shapes = [f.shape for f in self.factors]
-        if (
-            rank < 1
-            or len(shapes) < 2
-            or self.weights.shape != (1, rank)
-            or any(len(s) < 2 or s[-1] != rank for s in shapes)
-        ):
+        sound = rank >= 1 and self.weights.shape == (1, rank) and all(len(s) > 1 and s[-1] == rank for s in shapes)
+        if not sound or len(shapes) < 2 or len(self.shape) > _MAX_AXES or 0 in self.shape:
             found = f"weights {self.weights.shape} and factors {shapes}"
-            raise refuse("cp", found=found, allowed="weights (1, r) and two or more factors (n_k, r), r at least 1")
+            raise refuse("cp", found=found, allowed="weights (1, r) and two or more factors (n_k, r)")
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from ...arrays import FLOATS, check_finite, dtype_name, to_host
 from ...codecs import Integers
 from ...constraints import check_bits
-from ...errors import refuse, refuse_type
+from ...errors import FactorqError, refuse, refuse_type
 from ...measure import binary_exponent, scaled
 from ...named import settle
 from ...solvers.cp.products import Unfolded
-from ...solvers.cp.start import balanced
 from ...solvers.threads import one_thread
 from ..base import Method, Problem, Solution, check_rank, check_steps
 from . import budget, stored
@@ -27,7 +26,7 @@ from .solve import Settings, integer_factors, real_factors
 
 _WIDTHS = (2, 3, 4, 5, 6, 8, 1)  # bits that a size may choose: at equal bytes few bits and many terms are best
 _CANDIDATES = 3
-_LEAST_REDUCTION = 0.25
+_LEAST_REDUCTION, _MOST_REDUCTION = 0.25, 1e6
 _CLOSE = 0.98  # share of a target size that candidates should fill
 _MOST_DIGITS = 100  # bits of a product of one entry of each factor, which float32 has to hold
 _CHOICES = {
@@ -60,7 +59,7 @@ class CP(Method):
         The solver above; the alternating direction method of the paper, finished by coordinate moves; or real factors,
         rounded at the end: the baseline.
     reduction : float, optional
-        In place of ``rank``: parameters of W over parameters of the factors, above 0; the rank follows from the shape.
+        In place of ``rank``: parameters of W over those of the factors, 0.25 to 1e6; the rank follows from the shape.
     grid : "auto", "integer" or "half"
         Integers with 0, -7 .. 7 in 4 bits; odd integers, -15 .. 15; or whichever of them rounds better.
     modes : "auto", "kernel" or "all"
@@ -68,7 +67,7 @@ class CP(Method):
         of 4 or 5 axes whose trailing ones are at most 16 long, equal or 1.
     init : "random", "svd", or CPTensor
         Random columns, leading singular vectors of the unfoldings, or a TensorLy ``CPTensor``, a pair (weights,
-        factors), of W with its modes as read; never changed.
+        factors), of W with its modes as read; never changed, and taken at the size of W.
     starts : int
         Random starts, 1 to 64, the best of which is kept.
     anneal : int, optional
@@ -99,6 +98,8 @@ class CP(Method):
 
     id: ClassVar[str] = "cp"
     drafts: ClassVar[Mapping[str, Any]] = {"rank": 1, "bits": 4}
+    retuned: ClassVar[frozenset[str]] = frozenset({"rank"})
+    takes_gram: ClassVar[bool] = False
     rank: int | None = None
     bits: int | tuple[int, ...] | None = None
     solver: Literal["coordinate", "admm", "als"] = "coordinate"
@@ -119,6 +120,8 @@ class CP(Method):
         if not isinstance(self.init, str):
             object.__setattr__(self, "given", _copied(self.init))
             object.__setattr__(self, "init", "given")
+        elif self.given is not None and (self.init != "given" or not isinstance(self.given, tuple)):
+            raise refuse("given", found=type(self.given).__name__, allowed="None: init=factors sets it")
         if (self.rank is None) == (self.reduction is None):
             found = "neither it nor a reduction" if self.rank is None else f"{self.rank} and a reduction"
             raise refuse("rank", found=found, allowed="one of the two", remedy="CP(rank=64), or CP(reduction=2.0)")
@@ -126,8 +129,9 @@ class CP(Method):
             check_rank(self.rank)
         self._check_numbers()
         for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise refuse(name, found=repr(getattr(self, name)), allowed=" or ".join(map(repr, allowed)))
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in allowed:
+                raise refuse(name, found=repr(value), allowed=" or ".join(map(repr, allowed)))
         for bits in self.bits if isinstance(self.bits, tuple) else (self.bits,):
             if bits is not None:
                 check_bits(bits)
@@ -149,10 +153,9 @@ class CP(Method):
         for name, value in (("reduction", reduction), ("correction", self.correction)):
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise refuse_type(name, found=repr(value), allowed="a number")
-        if self.reduction is not None and not 0 < self.reduction < math.inf:
-            raise refuse(
-                "reduction", found=self.reduction, allowed="a number above 0, such as 2.0 for half the weights"
-            )
+        if not _LEAST_REDUCTION <= reduction <= _MOST_REDUCTION:
+            allowed = f"a number from {_LEAST_REDUCTION:g} to {_MOST_REDUCTION:g}, such as 2.0 for half the weights"
+            raise refuse("reduction", found=reduction, allowed=allowed)
         if not 0 <= self.correction < 1:
             raise refuse("correction", found=self.correction, allowed="a share of the error, 0 <= correction < 1")
         if not isinstance(self.paper, bool):
@@ -179,13 +182,13 @@ class CP(Method):
         return self.bits if isinstance(self.bits, tuple) else (self.bits,) * modes
 
     def check(self, shape: tuple[int, ...]) -> None:
+        if self.init == "given" and self.given is None:
+            found = "'given' without factors, as in a method read from a file"
+            raise refuse("init", found=found, allowed="'random', 'svd' or a CPTensor")
         axes = self.axes(shape)
         modes = sizes(axes)
         reading = f"an array of shape {shape}, read as {'x'.join(map(str, modes))}"
         most = self._most(modes)
-        if self.terms(shape) > most and self.reduction is not None:
-            found = f"{self.reduction:g}, which is {self.terms(shape)} terms for {reading}"
-            raise refuse("reduction", found=found, allowed=f"at least {_LEAST_REDUCTION:g}")
         if self.terms(shape) > most:
             remedy = "no more terms than that can pay"
             raise refuse("rank", found=f"{self.terms(shape)} for {reading}", allowed=f"1 to {most}", remedy=remedy)
@@ -226,7 +229,7 @@ class CP(Method):
         self, shape: tuple[int, ...], dtype: str, bits_per_weight: float, free: frozenset[str]
     ) -> Iterable[Method]:
         most = bits_per_weight * math.prod(shape) / 8
-        ranked = "rank" in free
+        ranked = "rank" in free and self.given is None
         widths = (_WIDTHS if ranked else tuple(range(16, 0, -1))) if "bits" in free else (self.bits,)
         found: dict[int, Method] = {}
         for bits in widths:
@@ -262,12 +265,6 @@ class CP(Method):
         return f"{self.outlook(W.shape, dtype)}; {advice(self, W, dtype)}"
 
     def solve(self, problem: Problem) -> Solution:
-        if problem.gram is not None:
-            remedy = "leave it out, or use svd, quantized_sparse, scalar or trellis"
-            raise refuse("gram", found="one, with the method cp", allowed="no gram for this method", remedy=remedy)
-        if self.init == "given" and self.given is None:
-            found = "'given' without factors, as in a method read from a file"
-            raise refuse("init", found=found, allowed="'random', 'svd' or a CPTensor")
         shape = problem.W.shape
         axes, r, bits = self.axes(shape), self.terms(shape), self.widths(shape)
         modes = sizes(axes)
@@ -276,7 +273,7 @@ class CP(Method):
         reading = f"read as {'x'.join(map(str, modes))}"
         if not X.any():
             return Solution(stored.zero_form(axes, r, bits, X.dtype, problem.dtype), f"{reading}; W is zero")
-        settings = self._settings(modes, r, exponent, problem)
+        settings = self._settings(modes, r, problem)
         with one_thread():
             array = Unfolded(X)
             if bits is None:
@@ -288,13 +285,10 @@ class CP(Method):
             form = stored.integer_form(array, z.factors, z.weights, whole.levels, axes, bits, exponent, problem.dtype)
             return Solution(form, f"{reading}; {whole.status}{_damped(array)}", whole.history)
 
-    def _settings(self, modes: tuple[int, ...], rank: int, exponent: int, problem: Problem) -> Settings:
-        given = None
-        if self.given is not None:
-            given = balanced([scaled(self.given[0], -exponent), *self.given[1:]])
+    def _settings(self, modes: tuple[int, ...], rank: int, problem: Problem) -> Settings:
         sweeps = budget.sweeps(modes, rank) if self.anneal is None else self.anneal
         return Settings(
-            rank, self.solver, self.init, given, self.starts, sweeps, self.max_iter, self.tol, self.correction,
+            rank, self.solver, self.init, self.given, self.starts, sweeps, self.max_iter, self.tol, self.correction,
             self.paper, problem.rng, problem.callback,
         )  # fmt: skip
 
@@ -304,17 +298,27 @@ def _damped(X: Unfolded) -> str:
 
 
 def _copied(init: Any) -> tuple[NDArray[np.float64], ...]:
-    """The factors of a CPTensor or of a pair (weights, factors) in float64, the weights in the first of them."""
+    """The factors of a CPTensor or of a pair (weights, factors), the weights in the first, all of about unit size."""
     try:
         weights, factors = init
         copies = [_real(F) for F in factors]
-        copies[0] = copies[0] * (1.0 if weights is None else _real(weights).reshape(-1))
-    except (AttributeError, TypeError, ValueError, IndexError):
+        scale = np.ones(1) if weights is None else _real(weights).reshape(-1)
+        for x in (*copies, scale):
+            if not x.size:
+                raise refuse("init", found="an empty factor", allowed="factors (n_k, r) with numbers in them")
+            check_finite(x, "init")
+        first, *rest = map(_sized, copies)
+        sized = [_sized(first * _sized(scale)), *rest]
+    except (AttributeError, TypeError, ValueError, IndexError) as error:
+        if isinstance(error, FactorqError):
+            raise
         allowed = "'random', 'svd', or a CPTensor: a pair (weights, factors)"
         raise refuse_type("init", found=type(init).__name__, allowed=allowed) from None
-    for F in copies:
-        check_finite(F, "init")
-    return tuple(copies)
+    return tuple(sized)
+
+
+def _sized(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return scaled(x, -binary_exponent(x))
 
 
 def _real(x: Any) -> NDArray[np.float64]:

@@ -31,7 +31,7 @@ class Settings:
     rank: int
     solver: str
     init: str
-    given: list[Floats] | None
+    given: tuple[Floats, ...] | None
     starts: int
     sweeps: int
     max_iter: int
@@ -195,7 +195,7 @@ def _best(solved: Callable[[np.random.Generator], tuple[float, T]], settings: Se
 
 def _start(X: Unfolded, settings: Settings, rng: np.random.Generator) -> list[Floats]:
     if settings.given is not None:
-        return settings.given
+        return start.fitted(X, settings.given)
     made = start.singular_factors if settings.init == "svd" else start.random_factors
     return made(X, settings.rank, rng)
 

@@ -49,14 +49,15 @@ def integer_form(
     symmetric = all(of_mode.most < 2.0 ** (b - 1) for of_mode, b in zip(levels, bits, strict=True))
     Z, weights = _ordered(list(factors), weights, symmetric)
     compute = X.X.dtype
-    doubled = [1 if of_mode.shift else 0 for of_mode in levels]
-    shared = _shared(exponent - sum(doubled), weights, compute)
-    rest = exponent - sum(doubled) - shared
+    powers = [1 if of_mode.shift else 0 for of_mode in levels]  # what a step of each factor's codes stands for
+    if exponent - sum(bits) < _MARGIN - np.finfo(compute).maxexp:
+        powers = [1 - b for b in bits]  # fractions: beside integers the weights would be too small for their dtype
+    shared = _shared(exponent - sum(powers), weights, compute)
+    powers[0] += exponent - sum(powers) - shared
     codes = []
-    for k, (F, of_mode, b, twice) in enumerate(zip(Z, levels, bits, doubled, strict=True)):
-        zero = 2.0 ** (b - 1) - of_mode.shift
-        packed = Integers.encode(np.ascontiguousarray(F, compute), bits=b, zero=zero)
-        codes.append(packed.times(twice + (rest if k == 0 else 0)))
+    for F, of_mode, b, power in zip(Z, levels, bits, powers, strict=True):
+        packed = Integers.encode(np.ascontiguousarray(F, compute), bits=b, zero=2.0 ** (b - 1) - of_mode.shift)
+        codes.append(packed.times(power))
     narrow = _narrowest(X, Z, weights, scaled(weights, shared), shared, dtype)
     return _form(narrow, codes, axes)
 
