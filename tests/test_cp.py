@@ -169,7 +169,7 @@ def test_factors_are_whole_numbers_within_their_bits(bits: Any, grid: Any) -> No
         F.to_dense(), dense(codes(F), np.float64(weights[0])), atol=1e-4 * float(np.abs(P).max())
     )
     if grid != "auto":
-        assert ("half-integers" in F.status) == (grid == "half" or 1 in widths)
+        assert ("odd integers" in F.status) == (grid == "half" or 1 in widths)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -731,7 +731,7 @@ def test_a_quick_version_takes_no_longer() -> None:
         (CP(4, 4, max_iter=60), "converged after"),
         (CP(4, 4, "als", **CHEAP), "rounded"),
         (CP(4, 4, "admm", **CHEAP), "ADMM to"),
-        (CP(4, 4, grid="half", **CHEAP), "half-integers"),
+        (CP(4, 4, grid="half", **CHEAP), "odd integers"),
     ],
     ids=str,
 )

@@ -36,7 +36,7 @@ class Conv:
 
     Parameters
     ----------
-    weight : array, (outputs, inputs / groups, *kernel)
+    weight : array, (outputs, inputs / groups, kernel..)
         As PyTorch has it; a linear map has no kernel axes, (outputs, inputs).
     stride, dilation : tuple of int
         One number per kernel axis; empty for a linear map.
@@ -123,7 +123,7 @@ class Operations:
 
 
 def source(shape: tuple[int, ...], stride: Sizes, padding: Padding, dilation: Sizes, groups: int) -> Conv:
-    """The layer whose weight has ``shape`` (outputs, inputs / groups, *kernel); the weight itself is a placeholder.
+    """The layer whose weight has ``shape`` (outputs, inputs / groups, kernel..); the weight itself is a placeholder.
 
     Raises
     ------
@@ -150,7 +150,7 @@ def source(shape: tuple[int, ...], stride: Sizes, padding: Padding, dilation: Si
 def per_axis(name: str, value: Sizes, axes: int, least: int) -> tuple[int, ...]:
     """``value`` as one integer of at least ``least`` for each of ``axes`` axes."""
     values = (value,) if isinstance(value, int | np.integer) else value
-    if not isinstance(values, Sequence):
+    if not isinstance(values, Sequence) or isinstance(values, str):
         raise refuse_type(name, found=type(value).__name__, allowed=f"an integer or {axes} integers")
     for n in values:
         _check_integer(name, n, least)

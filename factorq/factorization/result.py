@@ -178,13 +178,13 @@ class Factorization:
     ) -> tuple[Conv, ...]:
         """``conv_W(x) = conv_A(conv_C(conv_B(x)))``: layers that do in turn what the one with weight W does.
 
-        With W (O, I / g, *kernel) as PyTorch has it, rank r and g groups:
+        With W (O, I / g, kernel..) as PyTorch has it, rank r and g groups:
 
-        - CP, factors A (O, r), B (I / g, r), C (*kernel, r), weights w: a 1x1 convolution (g r, I / g, 1, ..) with B; a
-          depthwise one (g r, 1, *kernel) of g r groups with w * C, which takes stride, padding and dilation; a 1x1 one
-          (O, r, 1, ..) with A. First and last have g groups. A kernel of one position needs no second layer: the first
-          takes its settings, the last its weights.
-        - A product A B of W read as (O, the rest), as SVD gives: a convolution (g r, I / g, *kernel) with B and all
+        - CP, factors A (O, r), B (I / g, r), C (kernel.., r), weights w: a 1x1 convolution (g r, I / g, 1, ..) with B;
+          a depthwise one (g r, 1, kernel..) of g r groups with w * C, which takes stride, padding and dilation; a 1x1
+          one (O, r, 1, ..) with A. First and last have g groups. A kernel of one position needs no second layer: the
+          first takes its settings, the last its weights.
+        - A product A B of W read as (O, the rest), as SVD gives: a convolution (g r, I / g, kernel..) with B and all
           settings, and a 1x1 one (O, r, 1, ..) with A. A matrix: two linear maps, (r, n) with B and (m, r) with A.
 
         A CP factor may cover several kernel axes, or axes of length 1 beside others. A bias belongs to the last layer.

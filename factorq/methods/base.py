@@ -303,7 +303,8 @@ def check_gram(gram: Array, n: int) -> NDArray[Any]:
 def check_rank(rank: object) -> None:
     """Raise unless ``rank`` is an integer of at least 1."""
     if isinstance(rank, bool) or not isinstance(rank, int | np.integer):
-        raise refuse_type("rank", found=repr(rank), allowed="an integer of at least 1")
+        remedy = "pass methods as method=" if isinstance(rank, Method) else ""
+        raise refuse_type("rank", found=repr(rank), allowed="an integer of at least 1", remedy=remedy)
     if rank < 1:
         raise refuse("rank", found=rank, allowed="an integer of at least 1")
 

@@ -101,7 +101,7 @@ def choose(X: Unfolded, starts: Sequence[Sequence[Floats]], grids: Sequence[tupl
             found = [min([*found, (first.history[-1], real2, first.best, levels)], key=lambda entry: entry[0])]
     error, real2, best, levels = found[0]
     heat = _HEAT * min(1.0, _ADDED * max(error**2 - real2, 0.0) / error**2) if error > 0 else 0.0
-    kind = "half-integers" if any(of_mode.shift for of_mode in levels) else "integers"
+    kind = "odd integers" if any(of_mode.shift for of_mode in levels) else "integers"
     note = f"{kind}, rounded to {error:.4g} (real factors {math.sqrt(real2):.4g})"
     return Choice(best, error, levels, heat if heat > _COLD else 0.0, note)
 
