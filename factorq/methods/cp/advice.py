@@ -40,5 +40,5 @@ def advice(method: CP, W: NDArray[Any], dtype: str) -> str:
         error = math.sqrt(X.residual2(factors, np.ones(r)) / X.norm2)
     found = f"real factors leave about {error:.2g} after {_SWEEPS} sweeps; {plain}"
     if error <= _CODED * 2.0**-bits:
-        return f"{found}: CP is the better way to store it"
+        return f"{found}: CP may be the better way to store it, compare the two"
     return f"{found}: to store W, prefer bits={min(max(bits, 0.3), 16):.3g} alone; CP saves multiplications"
