@@ -721,7 +721,7 @@ def test_the_better_start_and_grid_are_chosen() -> None:
     error = relative(X, chosen.best.factors, chosen.best.weights)
     assert error == pytest.approx(min(everything.values()), rel=1e-9)
     assert chosen.levels == min(everything, key=lambda key: everything[key])[1]
-    assert ("half-integers" in chosen.note) == bool(chosen.levels[0].shift)
+    assert ("odd integers" in chosen.note) == bool(chosen.levels[0].shift)
     assert f"{error:.4g}" in chosen.note
     for levels in grids:
         assert integers.choose(Unfolded(X), starts, [levels]).levels == levels
