@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -12,11 +11,11 @@ from numpy.typing import NDArray
 from ..errors import ArtifactError
 from ..kernels import gaps
 from ..kernels.bits import packed_size
-from .base import Encoded, Packed, Points, buffer, widths
+from .base import Encoded, Masked, Packed, buffer, widths
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
-class Mask(Encoded):
+class Mask(Masked):
     """``x[mask] = inner, x[~mask] = 0``, the mask as a bitmap or as Golomb-coded gaps, whichever is smaller.
 
     Parameters
@@ -55,10 +54,7 @@ class Mask(Encoded):
         return cls(shape=mask.shape, dtype=inner.dtype, parameter=parameter, positions=positions, inner=inner)
 
     def check(self) -> None:
-        self.require(isinstance(self.inner, Encoded), "no inner codec")
-        count = self.inner.size
-        self.require(len(self.inner.shape) == 1 and count <= self.size, f"{count} kept entries of {self.size}")
-        self.require(self.inner.dtype == self.dtype, f"inner dtype {self.inner.dtype}, expected {self.dtype}")
+        super().check()
         if self.parameter is None:
             self.expect("positions", "uint8", (packed_size(self.size, 1),))
         else:
@@ -67,10 +63,8 @@ class Mask(Encoded):
             self.expect("positions", "uint8", None)
 
     def packed(self) -> dict[str, Packed]:
-        inner = {f"inner.{name}": layout for name, layout in self.inner.packed().items()}
-        if self.parameter is not None:
-            return inner
-        return {"positions": Packed(1, self.size, widths(self.shape))} | inner
+        bitmap = {} if self.parameter is not None else {"positions": Packed(1, self.size, widths(self.shape))}
+        return bitmap | super().packed()
 
     def versions(self) -> tuple[Encoded, ...]:
         if self.parameter is None:
@@ -88,31 +82,6 @@ class Mask(Encoded):
         else:
             flat = gaps.decode(self.positions, self.parameter, self.size, count)
         return flat.reshape(self.shape)
-
-    def decode(self) -> NDArray[Any]:
-        out = np.zeros(self.shape, self.dtype)
-        out[self.mask()] = self.inner.decode()
-        return out
-
-    def nearest(self, x: NDArray[Any]) -> Mask:
-        return replace(self, inner=self.inner.nearest(np.ascontiguousarray(x[self.mask()])))
-
-    def points(self) -> Points:
-        keep, inner = self.mask(), self.inner.points()
-
-        def scattered(values: NDArray[Any] | None) -> NDArray[Any] | None:
-            if values is None:
-                return None
-            full = np.zeros(self.shape)
-            full[keep] = values
-            return full
-
-        return Points(inner.levels, scattered(inner.scale), scattered(inner.offset), keep)
-
-    @property
-    def density(self) -> float:
-        """Share of entries that are kept, 0 to 1."""
-        return self.inner.size / max(math.prod(self.shape), 1)
 
     def summary(self) -> str:
         how = "bitmap" if self.parameter is None else "gaps"

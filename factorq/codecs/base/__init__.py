@@ -1,0 +1,36 @@
+"""The contract of codecs (:class:`Encoded`), and what those with groups or with a mask share."""
+
+from .encoded import MAX_DIMS, Encoded, Packed, Points, buffer, decode_config, is_count, widths
+from .grouped import (
+    Grouped,
+    from_matrix,
+    groups_shape,
+    matrix_shape,
+    normal_exponent,
+    packed_rows,
+    row_blocks,
+    to_matrix,
+    unpack_rows,
+)
+from .masked import Masked
+
+__all__ = [
+    "MAX_DIMS",
+    "Encoded",
+    "Grouped",
+    "Masked",
+    "Packed",
+    "Points",
+    "buffer",
+    "decode_config",
+    "from_matrix",
+    "groups_shape",
+    "is_count",
+    "matrix_shape",
+    "normal_exponent",
+    "packed_rows",
+    "row_blocks",
+    "to_matrix",
+    "unpack_rows",
+    "widths",
+]
