@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from ..arrays import FLOATS
 from ..kernels import bits as bits_kernel
 from ..kernels import rans
-from .base import Encoded, Packed, Points, buffer, decode_config
+from .base import Encoded, Packed, Wrapped
 
 _DTYPES = {"uint8": np.dtype(np.uint8), **FLOATS}
 _MOST = 1 << 48
@@ -22,7 +21,7 @@ Part = tuple[str, str, tuple[int, ...], int, int, tuple[int, ...]]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
-class Entropy(Encoded):
+class Entropy(Wrapped):
     """The array of another ``Encoded``, some of whose buffers are streams of :mod:`factorq.kernels.rans`.
 
     Packed codes and the bits of a mask are coded as the integers they are, with frequency tables for classes of rows or
@@ -34,12 +33,10 @@ class Entropy(Encoded):
 
     Parameters
     ----------
-    inner : mapping
-        The configuration of the other one.
     coded : tuple
         The coded buffers, each as ``(name, dtype, shape, bits, size, columns)``.
-    parts : mapping from str to NDArray
-        All buffers under the other one's names: streams of uint8, or as they were.
+    inner, parts
+        As in ``Wrapped``.
 
     Examples
     --------
@@ -51,9 +48,7 @@ class Entropy(Encoded):
     """
 
     id: ClassVar[str] = "entropy"
-    inner: Mapping[str, Any]
     coded: tuple[Part, ...]
-    parts: Mapping[str, NDArray[Any]] = buffer()
 
     @classmethod
     def encode(cls, encoded: Encoded) -> Entropy:
@@ -71,30 +66,11 @@ class Entropy(Encoded):
         config = encoded.config()
         return cls(shape=encoded.shape, dtype=encoded.dtype, inner=config, coded=tuple(coded), parts=parts)
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], **extra: Any) -> Self:
-        plain = dict(config)
-        inner, parts = plain.pop("inner"), dict(extra.pop("buffers"))
-        return super(Encoded, cls).from_config(plain, inner=inner, parts=parts)
-
-    def buffers(self) -> dict[str, NDArray[Any]]:
-        return dict(self.parts)
-
-    def check(self) -> None:
-        self.require(isinstance(self.inner, Mapping) and self.inner.get("id") != self.id, "no codec inside")
+    def blanks(self) -> dict[str, NDArray[Any]]:
         for part in self.coded:
             self.require(_sound(part), f"coded buffer {part!r} is malformed")
-            stream = self.parts.get(part[0])
-            good = stream is not None and stream.dtype == np.uint8 and stream.ndim == 1 and stream.flags.c_contiguous
-            self.require(good, f"the stream of {part[0]} is no uint8 vector")
             self.require(rans.holds(self.parts[part[0]], part[4]), f"{part[4]} codes in the stream of {part[0]}")
-        try:  # zeros that are never touched take no memory
-            blank = self._with({part[0]: np.zeros(part[2], _DTYPES[part[1]]) for part in self.coded})
-        except (MemoryError, ValueError) as error:
-            self.require(False, f"its codes do not fit in memory ({error})")
-            raise
-        fits = blank.shape == self.shape and blank.dtype == self.dtype
-        self.require(fits, f"codec {blank.id} of shape {blank.shape}, expected {self.shape} of {self.dtype}")
+        return {part[0]: np.zeros(part[2], _DTYPES[part[1]]) for part in self.coded}
 
     def restored(self) -> Encoded:
         """The other ``Encoded`` as it was, with all codes decoded."""
@@ -103,22 +79,7 @@ class Entropy(Encoded):
             codes = rans.unpack(self.parts[name], bits, size, columns)
             whole = bits_kernel.pack(codes, bits) if dtype == "uint8" else codes.view(_DTYPES[dtype])
             decoded[name] = whole.reshape(shape)
-        return self._with(decoded)
-
-    def _with(self, buffers: Mapping[str, NDArray[Any]]) -> Encoded:
-        return decode_config(self.inner, {**self.parts, **buffers})
-
-    def decode(self) -> NDArray[Any]:
-        return self.restored().decode()
-
-    def nearest(self, x: NDArray[Any]) -> Entropy:
-        return self.encode(self.restored().nearest(x))
-
-    def points(self) -> Points:
-        return self.restored().points()
-
-    def reshaped(self, shape: tuple[int, ...]) -> Entropy:
-        return self.encode(self.restored().reshaped(shape))
+        return self.rebuilt(decoded)
 
     def summary(self) -> str:
         return f"{super().summary()}, {self.inner['id']}, entropy-coded {' and '.join(p[0] for p in self.coded)}"
@@ -142,7 +103,7 @@ def shrunk(encoded: Encoded) -> Encoded:
     best = encoded
     for version in (encoded, *encoded.versions()):
         coded = Entropy.encode(version)
-        best = coded if coded.nbytes < best.nbytes else best
+        best = min(best, version, coded, key=lambda way: way.nbytes)
     return best
 
 

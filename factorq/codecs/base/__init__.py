@@ -1,4 +1,4 @@
-"""The contract of codecs (:class:`Encoded`), and what those with groups or with a mask share."""
+"""The contract of codecs (:class:`Encoded`), and what those with groups, with a mask or around others share."""
 
 from .encoded import MAX_DIMS, Encoded, Packed, Points, buffer, decode_config, is_count, widths
 from .grouped import (
@@ -13,6 +13,7 @@ from .grouped import (
     unpack_rows,
 )
 from .masked import Masked
+from .wrapped import Wrapped
 
 __all__ = [
     "MAX_DIMS",
@@ -21,6 +22,7 @@ __all__ = [
     "Masked",
     "Packed",
     "Points",
+    "Wrapped",
     "buffer",
     "decode_config",
     "from_matrix",

@@ -26,6 +26,10 @@ class Masked(Encoded):
     def mask(self) -> NDArray[np.bool_]:
         """Which entries are kept: ``shape``, bool."""
 
+    def smallest(self) -> Self:
+        """The same array with its mask in the fewest bytes of all ways to store it."""
+        return self
+
     def check(self) -> None:
         self.require(isinstance(self.inner, Encoded), "no inner codec")
         count = self.inner.size
