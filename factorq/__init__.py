@@ -12,18 +12,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .calibration import ChannelMoments
+    from .codecs import xor
     from .decompose import Plan, decompose, explain
     from .errors import ArgumentError, ArgumentTypeError, ArtifactError, FactorqError, FileAccessError
     from .factorization import Factorization, load, save
-    from .methods import CP, SVD, Method, QuantizedSparse, Rotated, Scalar, SparsePCA, VectorQuantization
+    from .methods import (
+        CP,
+        SVD,
+        BooleanPruning,
+        Method,
+        QuantizedSparse,
+        Rotated,
+        Scalar,
+        SparsePCA,
+        VectorQuantization,
+    )
     from .solvers.loop import Progress
 
 _HOME = {
     "calibration": ("ChannelMoments",),
+    "codecs": ("xor",),
     "decompose": ("decompose", "explain", "Plan"),
     "errors": ("ArgumentError", "ArgumentTypeError", "ArtifactError", "FactorqError", "FileAccessError"),
     "factorization": ("Factorization", "load", "save"),
     "methods": (
+        "BooleanPruning",
         "CP",
         "Method",
         "QuantizedSparse",
@@ -44,6 +57,7 @@ __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
     "ArtifactError",
+    "BooleanPruning",
     "ChannelMoments",
     "Factorization",
     "FactorqError",
@@ -62,6 +76,7 @@ __all__ = [
     "explain",
     "load",
     "save",
+    "xor",
 ]
 
 

@@ -162,7 +162,7 @@ def main() -> None:
     help="How much errors of these tensors count against others', with --bits-per-weight; repeatable.",
 )  # fmt: skip
 @click.option("--group", type=int, help="Entries that share a scale; with --bits, those of a grid.")
-@click.option("--store", type=click.Choice(["packed", "entropy"]), help="How codes are written, without loss.")
+@click.option("--store", type=click.Choice(["packed", "entropy", "xor"]), help="How codes are written, without loss.")
 @click.option(
     "--exclude", metavar="PATTERN", multiple=True, help="Names that stay as they are, a shell pattern; repeatable."
 )

@@ -18,6 +18,7 @@ from factorq.constraints import Clustered, Constraint, OneHotRows, Quantized, Re
 from factorq.methods import (
     CP,
     SVD,
+    BooleanPruning,
     Method,
     QuantizedSparse,
     Rotated,
@@ -122,6 +123,13 @@ METHODS: dict[str, MethodCase] = {
     "scalar nf4": MethodCase(Scalar(bits=4, group=64, levels="nf4")),
     "scalar masked": MethodCase(Scalar(bits=4, sparsity=0.5), exact=False),
     "pruned": MethodCase(Scalar(sparsity=0.9), exact=False),
+    "boolean pruned": MethodCase(
+        BooleanPruning(0.8, rank=2, tile=(6, 9), anneal=3, max_iter=4), exact=False, gram=False
+    ),
+    "boolean 1 bit": MethodCase(BooleanPruning(0.6, bits=1, group=50, anneal=2, max_iter=4), exact=False, gram=False),
+    "boolean 3 bits, one tile": MethodCase(
+        BooleanPruning(0.4, rank=11, bits=3, tile=4096, anneal=2, max_iter=3), exact=False, gram=False
+    ),
     "svd": MethodCase(SVD(rank=3)),
     "svd 4 bits": MethodCase(SVD(rank=3, bits=4, max_iter=3)),
     "svd 3 and 6 bits, groups": MethodCase(SVD(rank=2, bits=(3, 6), group=8, max_iter=2)),

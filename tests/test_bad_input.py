@@ -112,7 +112,7 @@ BAD: dict[str, tuple[type[Exception], str, Call]] = {
     "CP of too many terms": (V, r"^rank: found 999 .*1 to 64", lambda: fq.decompose(KERNEL, rank=999)),
     "sparse PCA of too many": (V, r"^rank: found 9 .*QuantizedSparse", lambda: fq.decompose(W, rank=9, sparsity=0.5)),
     "CP of no rank": (V, r"^rank: found neither.*reduction", lambda: fq.decompose(W, bits=4, method="cp")),
-    "store xor": (V, r"^store: found 'xor'.*'packed'.*'entropy'", lambda: fq.decompose(W, bits=4, store="xor")),
+    "store": (V, r"^store: found 'zip'.*'packed'.*'entropy'.*'xor'", lambda: fq.decompose(W, bits=4, store="zip")),
     "store 3": (V, r"^store: found 3", lambda: fq.decompose(W, bits=4, store=3)),
     "size and bits": (V, r"^bits_per_weight: .*bits", lambda: fq.decompose(W, bits=4, bits_per_weight=4.2)),
     "size 0": (V, r"^bits_per_weight: found 0", lambda: fq.decompose(W, bits_per_weight=0)),

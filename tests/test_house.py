@@ -154,9 +154,10 @@ def test_import_rules_can_fail() -> None:
 def test_public_names_are_frozen() -> None:
     """Names may be added here, never removed."""
     promised = {
-        "CP", "ArgumentError", "ArgumentTypeError", "ArtifactError", "ChannelMoments", "FactorqError", "Factorization",
-        "FileAccessError", "Method", "Plan", "Progress", "QuantizedSparse", "Rotated", "SVD", "Scalar", "SparsePCA",
-        "Trellis", "VectorQuantization", "__version__", "decompose", "explain", "load", "save",
+        "CP", "ArgumentError", "ArgumentTypeError", "ArtifactError", "BooleanPruning", "ChannelMoments", "FactorqError",
+        "Factorization", "FileAccessError", "Method", "Plan", "Progress", "QuantizedSparse", "Rotated", "SVD",
+        "Scalar", "SparsePCA",
+        "Trellis", "VectorQuantization", "__version__", "decompose", "explain", "load", "save", "xor",
     }  # fmt: skip
     assert set(fq.__all__) == promised
     assert dir(fq) == sorted(fq.__all__)
@@ -182,7 +183,8 @@ assert not [m for m in {HEAVY!r} if m in sys.modules], sorted(sys.modules)
 
 
 def public() -> list[tuple[str, object]]:
-    return [(name, getattr(fq, name)) for name in fq.__all__ if not name.startswith("_")]
+    found = [(name, getattr(fq, name)) for name in fq.__all__ if not name.startswith("_") and name != "xor"]
+    return found + [(f"xor.{name}", getattr(fq.xor, name)) for name in fq.xor.__all__]
 
 
 @pytest.mark.parametrize(("name", "thing"), public(), ids=[name for name, _ in public()])

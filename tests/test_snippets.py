@@ -19,6 +19,7 @@ PAGES = (
     "docs/explanation/quantization.md",
     "docs/explanation/quantized-sparse.md",
     "docs/explanation/cp.md",
+    "docs/explanation/xor.md",
     "docs/howto/write-a-method-or-codec.md",
     "docs/howto/use-in-a-layer.md",
 )

@@ -69,7 +69,7 @@ def compress(
         A method, its id, or text such as ``"svd(rank=16) + scalar(bits=3)"``.
     group : int, optional
         Entries that share a scale, instead of the method's own choice.
-    store : "packed" or "entropy", optional
+    store : "packed", "entropy" or "xor", optional
         How codes are written, as for :func:`factorq.decompose`.
     exclude : sequence of str
         Patterns (``*``, ``?``, ``[...]``) of names that stay as they are.

@@ -1,7 +1,9 @@
 """How numbers are written: one ``Encoded`` class per file."""
 
+from . import xor
 from .base import Encoded
 from .bitshift import BitShift
+from .boolean import Boolean
 from .codebook import Codebook
 from .dense import Dense
 from .entropy import Entropy
@@ -12,9 +14,11 @@ from .onehot import OneHot
 from .path import Path
 from .rotation import Rotation
 from .vectors import Vectors
+from .xor import Xor
 
 __all__ = [
     "BitShift",
+    "Boolean",
     "Codebook",
     "Dense",
     "Encoded",
@@ -26,4 +30,6 @@ __all__ = [
     "Path",
     "Rotation",
     "Vectors",
+    "Xor",
+    "xor",
 ]

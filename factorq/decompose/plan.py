@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..measure import bits_per_weight as per_weight
 from ..methods import Method
+from ..methods.base import most_bytes
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,12 @@ class Plan:
     dtype: str
     draft: Method | None = None
     free: frozenset[str] = frozenset()
+    store: str | None = None
 
     @property
     def nbytes(self) -> int:
         """Stored bytes that the method predicts."""
-        return self.method.nbytes(self.shape, self.dtype)
+        return most_bytes(self.method, self.shape, self.dtype, self.store)
 
     @property
     def bits_per_weight(self) -> float:

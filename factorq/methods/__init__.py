@@ -1,6 +1,7 @@
 """What to solve: one method per file; ``base`` holds Method, Solution and the one driver."""
 
 from .base import Method, Problem, Solution, Stacked
+from .boolean_pruning import BooleanPruning
 from .cp import CP
 from .quantized_sparse import QuantizedSparse
 from .rotated import Rotated
@@ -13,6 +14,7 @@ from .vector_quantization import VectorQuantization
 __all__ = [
     "CP",
     "SVD",
+    "BooleanPruning",
     "Method",
     "Problem",
     "QuantizedSparse",

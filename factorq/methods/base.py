@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import FLOATS, Array, Home, check_finite, check_weight, dtype_name, generator, is_array, to_host
+from ..codecs import Encoded
 from ..codecs.entropy import shrunk
+from ..codecs.xor import Xor, xored
 from ..constraints import check_bits
 from ..errors import ArgumentError, refuse, refuse_type
 from ..factorization import Factorization
@@ -22,7 +24,8 @@ from ..named import Named, settings
 from ..solvers.loop import Callback
 from ..solvers.threads import one_thread
 
-STORES = ("packed", "entropy")
+STORES: dict[str, Callable[[Encoded], Encoded]] = {"packed": lambda encoded: encoded, "entropy": shrunk, "xor": xored}
+"""By name, how a factor's codes are written, without loss."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,7 +229,7 @@ def run(
     if not math.isfinite(error) or not (math.isfinite(dense.max()) and math.isfinite(dense.min())):
         raise _too_large(host)
     return Factorization(
-        form=mapped(solution.form, shrunk) if (store or method.store) == "entropy" else solution.form,
+        form=mapped(solution.form, STORES[store or method.store]),
         home=home,
         method_config=method.config(),
         relative_error=error,
@@ -269,7 +272,13 @@ def check_store(store: str | None) -> None:
     """Raise unless ``store`` is a way to write codes that exists."""
     if store is not None and (not isinstance(store, str) or store not in STORES):
         remedy = "leave it out for packed codes"
-        raise refuse("store", found=repr(store), allowed=" or ".join(map(repr, STORES)), remedy=remedy)
+        raise refuse("store", found=repr(store), allowed=", ".join(map(repr, STORES)), remedy=remedy)
+
+
+def most_bytes(method: Method, shape: tuple[int, ...], dtype: str, store: str | None) -> int:
+    """Bytes that the method stores for an array, an upper bound where that depends on the values."""
+    nbytes = method.nbytes(shape, dtype)
+    return Xor.bound(nbytes) if (store or method.store) == "xor" else nbytes
 
 
 def check_gram(gram: Array, n: int) -> NDArray[Any]:
