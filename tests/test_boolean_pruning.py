@@ -288,7 +288,7 @@ def test_a_planted_mask_is_found_again(shape: tuple[int, int], tile: Any, rank: 
 
 def published(W: np.ndarray, rank: int, share: float) -> float:
     """The squared norm that non-negative factors of |W|, with a threshold each, keep: the best of several shares."""
-    G, H = (x[0] for x in nonnegative(np.abs(W)[None], rank, rng(0)))
+    G, H = (x[0] for x in nonnegative(np.abs(W)[None], rank, rng(0), rounds=300))
     best = 0.0, 0.0
     for of_left in (0.02, 0.04, 0.08, 0.15, 0.3):
         low, high = 0.0, 1.0
@@ -306,18 +306,17 @@ def test_more_is_kept_than_by_thresholds_and_less_than_by_magnitude() -> None:
     large = fq.decompose(W, method=fq.BooleanPruning(0.91, rank=24, tile=256))
     small = fq.decompose(W, method=fq.BooleanPruning(0.91))
     largest = fq.decompose(W, method=fq.Scalar(sparsity=0.91))
-    assert 0.09 < published(W, 24, 0.09) < 0.8 * kept(large)
+    assert 0.09 < published(W, 24, 0.09) < 0.9 * kept(large)
     assert kept(large) < 0.85 * kept(small)
     assert kept(small) < 0.7 * kept(largest)
     assert f"{kept(small):.1%}" in small.status
     assert f"{kept(largest):.1%}" in small.status
 
 
-@pytest.mark.parametrize("anneal", [0, 24])
-def test_annealing_pays(anneal: int) -> None:
+def test_annealing_pays() -> None:
     W = gaussian(320, 320)
-    F = fq.decompose(W, method=fq.BooleanPruning(0.91, rank=3, anneal=anneal))
-    assert 0.252 < kept(F) < 0.256 if anneal == 0 else kept(F) > 0.257
+    plain, annealed = (kept(fq.decompose(W, method=fq.BooleanPruning(0.91, 3, anneal=n))) for n in (0, 24))
+    assert 0.25 < plain < annealed - 0.001
 
 
 def test_the_size_of_the_published_case() -> None:

@@ -15,7 +15,7 @@ from .coded import Coded, encode
 
 _DTYPES = {"uint8": np.dtype(np.uint8), **FLOATS}
 _WORTH = 17 / 16  # an XOR stream of more than this share of the packed bytes is not taken
-_EVEN = 0.998  # an efficiency that windows of 128 bits exceed on every mask without clusters
+_EVEN = 1.01  # what is at most so far from the bits that matter, or from being shuffled, stays in order
 _PREFIX = "inner."
 
 Part = tuple[str, str, int]
@@ -107,7 +107,7 @@ class Xor(Wrapped):
 
 
 def xored(encoded: Encoded) -> Encoded:
-    """``encoded`` with XOR-coded codes if it has a mask, else the same object.
+    """``encoded`` with XOR-coded codes if it has a mask and they are not too few, else the same object.
 
     Parameters
     ----------
@@ -125,15 +125,19 @@ def xored(encoded: Encoded) -> Encoded:
     ArtifactError
         If the mask of ``encoded`` is corrupted.
     """
-    return Xor.encode(encoded) if isinstance(encoded, Masked) and encoded.inner.size else encoded
+    if not isinstance(encoded, Masked) or not encoded.inner.size:
+        return encoded
+    found = Xor.encode(encoded)
+    return found if found.coded else encoded
 
 
 def encode_kept(values: NDArray[Any], care: NDArray[np.bool_], bits: int) -> NDArray[np.uint8]:
     """The stream of positions as they are or, where they are too uneven for that to be short, shuffled."""
     plain = encode(values, care, bits=bits)
-    if plain.efficiency > _EVEN:
+    if plain.nbytes <= _EVEN * bits * np.count_nonzero(care) / 8:
         return plain.data
-    return min(plain.data, encode(values, care, bits=bits, permute=True).data, key=lambda data: data.nbytes)
+    shuffled = encode(values, care, bits=bits, permute=True)
+    return shuffled.data if _EVEN * shuffled.nbytes < plain.nbytes else plain.data
 
 
 def _codes(masked: Masked) -> dict[str, tuple[NDArray[Any], int]]:
