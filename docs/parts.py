@@ -16,6 +16,7 @@ Table = Callable[[str, Sequence[Row]], str]
 AIM = 3  # stored bits at which methods are compared; codes of this width where the size follows from them
 REFERENCE = "factorq trellis, 8 states"
 SPARSE = "quantized_sparse"
+SPARSITY = 0.9  # of the tables on masks
 LAYERS = ("layer3.8.conv2.weight", "layer3.8.conv1.weight", "layer3.4.conv1.weight")  # those of the lowest size
 HEADS = {
     "nominal_bits": "bits",
@@ -63,6 +64,13 @@ def write(reports: Reports, folder: Path, table: Table) -> None:
         "cp_sweeps": ("cp_sweeps", cp_sweeps),
         "cp_memory": ("cp_memory", cp_memory),
         "cp_networks": ("cp_networks_scores", list),
+        "xor_efficiency": ("xor_efficiency", xor_efficiency),
+        "xor_real": ("xor_real", xor_real),
+        "xor_formats": ("xor_formats", xor_formats),
+        "xor_masks": ("xor_masks", xor_masks),
+        "xor_encode": ("xor_encode", xor_encode),
+        "xor_decode": ("xor_decode", xor_decode),
+        "xor_alexnet": ("xor_alexnet", xor_alexnet),
     }
     pieces = {
         name: table(subject, choose(reports[subject]["rows"])) if subject in reports else missing(subject)
@@ -215,6 +223,54 @@ def cp_sweeps(rows: Sequence[Row]) -> list[Row]:
 def cp_memory(rows: Sequence[Row]) -> list[Row]:
     """Peak memory beyond what was there before."""
     return columns(rows, ("shape", "rank", "method", "beyond_mib", "memory_ratio", "note"))
+
+
+def xor_efficiency(rows: Sequence[Row]) -> list[Row]:
+    """What a stream takes at two sparsities; slices at the factor that is their default."""
+    chosen = [row for row in rows if row["sparsity"] in (0.7, SPARSITY) and "note" not in row["code"]]
+    return columns(chosen, ("code", "sparsity", "efficiency", "note_efficiency", "total", "published", "note_total"))
+
+
+def xor_real(rows: Sequence[Row]) -> list[Row]:
+    """Under the masks of pruned networks, in order and shuffled."""
+    chosen = [row for row in rows if row["sparsity"] == SPARSITY and row["threshold"] == "layer"]
+    chosen = [row for row in chosen if not row["code"].startswith("Sequential")]
+    return columns(chosen, ("network", "code", "efficiency", "total", "efficiency_permuted", "total_permuted"))
+
+
+def xor_formats(rows: Sequence[Row]) -> list[Row]:
+    """A row for each format, a column for each source, at one sparsity and one bit per kept weight."""
+    chosen = [row for row in rows if (row["sparsity"], row["bits"], row["threshold"]) == (SPARSITY, 1, "layer")]
+    known = {"source", "threshold", "sparsity", "bits", "kept", "value_floor", "value_entropy", "mask_entropy"}
+    formats = dict.fromkeys(name for row in chosen for name in row if name not in known)
+    made = [{"format": name, **{row["source"]: row.get(name) for row in chosen}} for name in formats]
+    return sorted(made, key=lambda row: row["format"] != "joint_floor")
+
+
+def xor_masks(rows: Sequence[Row]) -> list[Row]:
+    """Masks at two sparsities, pruned by one threshold a layer."""
+    chosen = [row for row in rows if row["sparsity"] in (0.7, SPARSITY) and row["threshold"] == "layer"]
+    return columns(chosen, ("source", "sparsity", "entropy", "bitmap", "gaps", "classes", "densities", "smallest"))
+
+
+def xor_encode(rows: Sequence[Row]) -> list[Row]:
+    """Million weights per second: all of the encoder, its kernel alone."""
+    chosen = [row for row in rows if row["sparsity"] == SPARSITY]
+    return columns(chosen, ("code", "planes", "encode_mw_s", "solve_mw_s", "note"))
+
+
+def xor_decode(rows: Sequence[Row]) -> list[Row]:
+    """Of many weights: the kernel in gigabits of weights per second, all of the decoder."""
+    most = max(row["weights"] for row in rows)
+    chosen = [row for row in rows if row["sparsity"] == SPARSITY and row["weights"] == most]
+    return columns(chosen, ("code", "outputs_gbit_s", "of_copy", "decode_mw_s"))
+
+
+def xor_alexnet(rows: Sequence[Row]) -> list[Row]:
+    """A layer at 91 % and one bit, its mask that of magnitudes or a product."""
+    first = rows[0]["layer"]
+    names = ("method", "store", "value_bits", "mask_bits", "scale_bits", "bits_per_weight", "joint_floor")
+    return columns([row for row in rows if row["layer"] == first], (*names, "relative_error"))
 
 
 def curves(rows: Sequence[Row], target: Path) -> str:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from factorq.errors import ArgumentError, ArgumentTypeError, ArtifactError
 from factorq.kernels import banded as door
 from factorq.kernels.banded import Network, numba_twin, reference
-from factorq.kernels.words.numba_twin import ones, trailing_zeros
+from factorq.kernels.words.numba_twin import popcount, trailing_zeros
 
 TWINS = pytest.mark.parametrize("twin", [numba_twin, reference], ids=["numba", "reference"])
 ONES = (1 << 64) - 1
@@ -392,7 +392,7 @@ def test_refused(error: type[Exception], message: str, call: Callable[[], Any]) 
 
 @numba.njit("UniTuple(int64, 2)(uint64)")
 def _counted(word: int) -> tuple[int, int]:
-    return trailing_zeros(word), ones(word)
+    return trailing_zeros(word), popcount(word)
 
 
 @settings(max_examples=100)

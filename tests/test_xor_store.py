@@ -167,7 +167,8 @@ def same(W: np.ndarray, method: fq.Method) -> fq.Factorization:
     """The XOR store's result, which is what the packed one stands for."""
     F, G = (fq.decompose(W, method=method, store=store) for store in ("packed", "xor"))
     assert bits_of(G.to_dense()) == bits_of(F.to_dense())
-    assert (G.relative_error, G.status, G.history) == (F.relative_error, F.status, F.history)
+    assert (G.relative_error, G.history) == (F.relative_error, F.history)
+    assert G.status.startswith(F.status)
     assert G.nbytes == sum(array.nbytes for array in G.buffers().values())
     assert G.nbytes <= fq.explain(W, method=method, store="xor").nbytes
     return G

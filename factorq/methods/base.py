@@ -228,13 +228,14 @@ def run(
         error = relative_error(host, stored)
     if not math.isfinite(error) or not (math.isfinite(dense.max()) and math.isfinite(dense.min())):
         raise _too_large(host)
+    stored_form = mapped(solution.form, STORES[store or method.store])
     return Factorization(
-        form=mapped(solution.form, STORES[store or method.store]),
+        form=stored_form,
         home=home,
         method_config=method.config(),
         relative_error=error,
         gram_error=None if moment is None else gram_error(host, stored, moment),
-        status=solution.status,
+        status=f"{solution.status}{_coded(stored_form, store or method.store)}",
         history=solution.history or (error,),
     )
 
@@ -242,6 +243,16 @@ def run(
 def _too_large(W: NDArray[Any]) -> ArgumentError:
     found = f"values up to {float(np.abs(W).max()):.3g}, beyond which sums of factors overflow"
     return refuse("W", found=found, allowed=f"less of the range of {W.dtype}", remedy="scale it first")
+
+
+def _coded(form: Form, store: str) -> str:
+    """What became of the factors in a store that not all of them take."""
+    if store != "xor":
+        return ""
+    factors: list[Encoded] = []
+    mapped(form, lambda factor: factors.append(factor) or factor)  # type: ignore[func-returns-value]
+    coded = sum(isinstance(factor, Xor) for factor in factors)
+    return f"; codes of {coded} of {len(factors)} factors XOR-coded" if coded else "; no codes XOR-coded: none, or few"
 
 
 def mapped(form: Form, change: Callable[[Any], Any]) -> Form:

@@ -22,7 +22,9 @@ from ..solvers.boolean import factorise
 from ..solvers.threads import one_thread
 from .base import Method, Problem, Solution, check_rank, check_steps
 
-_INDEX_BITS = 3 / 16  # per weight in square tiles of the default side: rank 48 in 512x512, as was published
+_INDEX_BITS = (
+    3 / 16
+)  # per weight in square tiles of the default side: rank 48 in 512x512, which the published 0.28 bits imply
 _WIDTHS = (1, 2, 4, 8)  # bits per kept value that a size may choose
 _SIDES = 64  # sides of a tile that are tried for a size
 

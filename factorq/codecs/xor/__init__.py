@@ -5,7 +5,8 @@ input whose output is right wherever it matters: about one stored bit per bit th
 for any array; ``decompose(..., store="xor")`` for the codes under a mask.
 
 Beside the packed bits of the kept weights, which take exactly one bit each, XOR coding saves nothing. What it buys is
-that a decoder neither waits for the mask nor counts it: addresses are known, the rate is fixed, gates suffice.
+that the network's output neither waits for the mask nor counts it: addresses are known, the rate is fixed, gates
+suffice. Patches, the few bits that the network gets wrong, are placed by their rank under the mask.
 """
 
 from .coded import Coded, encode

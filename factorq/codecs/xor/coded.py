@@ -13,10 +13,13 @@ from ...errors import refuse, refuse_type, within
 from .codes import Banded, Code
 from .contents import CONTINUED, DTYPES, ENTROPY, Contents
 from .order import order
+from .pace import counts_of
 from .parts import Reader
 
 Bytes = NDArray[np.uint8]
-Words = NDArray[np.uint64]
+
+_WORTH = 1.01  # shuffled positions, which cannot be read in parts, are worth so much
+_UNEVEN = 1.5  # times the variance of a random mask
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,10 +46,11 @@ class Coded:
         data, care = self.data, self.care
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 1:
             raise refuse_type("data", found=type(data).__name__, allowed="a 1-D array of uint8")
-        own = np.array(_mask(care), order="C")  # the caller's may change
-        own.flags.writeable = False
-        object.__setattr__(self, "care", own)
-        object.__setattr__(self, "_contents", Contents.read(Reader(data), own))
+        kept = {"data": np.array(data, order="C"), "care": np.array(_mask(care), order="C")}
+        for name, own in kept.items():  # the caller's may change
+            own.flags.writeable = False
+            object.__setattr__(self, name, own)
+        object.__setattr__(self, "_contents", Contents.read(Reader(self.data), self.care))
 
     def __reduce__(self) -> tuple[type[Coded], tuple[Bytes, NDArray[np.bool_]]]:
         return Coded, (self.data, self.care)
@@ -86,16 +90,17 @@ class Coded:
 
     def decode(self) -> NDArray[Any]:
         """The numbers, 0 where they do not matter: the shape of the mask, the dtype that was encoded."""
-        found = np.zeros(self.care.size, self._read.words.dtype)
-        found[self.care.reshape(-1)] = self._read.kept()
-        return found.view(self._read.dtype).reshape(self.care.shape)
+        return self._read.everywhere().view(self._read.dtype).reshape(self.care.shape)
 
     def kept(self) -> NDArray[Any]:
         """The numbers that matter, in C order: (count,)."""
         return self._read.kept().view(self._read.dtype)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Numbers ``start`` to ``stop`` of the flattened array, decoding not much more than them: (stop - start,).
+        """Numbers ``start`` to ``stop`` of the flattened array, (stop - start,), without decoding the rest.
+
+        What is decoded are the whole steps of the range, of ``Slices`` the whole tiles, 512 ``n_out`` positions each;
+        and the mask is counted up to ``start``, for patches and entropy-coded planes.
 
         Raises
         ------
@@ -135,7 +140,7 @@ def encode(
     bits: int | None = None,
     code: Code | None = None,
     seed: int = 0,
-    permute: bool = False,
+    permute: bool | None = None,
 ) -> Coded:
     """Code the numbers where ``care`` is True, without loss; those elsewhere do not matter and come back as 0.
 
@@ -153,12 +158,13 @@ def encode(
     bits : int or None
         Planes; None for as many as the numbers take. Floating numbers take all of theirs.
     code : Slices, Sequential or Banded, optional
-        The network; ``Banded()``, the smallest and fastest, if None.
+        The network; ``Banded()``, the smallest, if None.
     seed : int
         Of the network and the permutation, 0 to 2**64 - 1.
-    permute : bool
+    permute : bool or None
         Whether positions are shuffled first, pseudo-randomly: where numbers that matter come in clusters, slices
-        are then as even as those of a random mask. Costs no bits, but parts cannot be read alone.
+        are then as even as those of a random mask. Costs no bits, but parts cannot be read alone. None tries it for
+        masks with clusters, and does it where that is at least 1 % smaller.
 
     Returns
     -------
@@ -187,14 +193,29 @@ def encode(
         raise refuse_type("code", found=repr(code), allowed="Slices(...), Sequential(...), Banded(...) or None")
     if type(seed) is not int or not 0 <= seed < 1 << 64:
         raise refuse("seed", found=repr(seed), allowed="an integer, 0 to 2**64 - 1")
-    if not isinstance(permute, bool | np.bool_):
-        raise refuse_type("permute", found=repr(permute), allowed="True or False")
+    if permute is not None and not isinstance(permute, bool | np.bool_):
+        raise refuse_type("permute", found=repr(permute), allowed="True, False or None")
     flat = np.ascontiguousarray(mask).reshape(-1)
     kept = np.ascontiguousarray(numbers).reshape(-1)[np.flatnonzero(flat)]  # half the time of a mask as index
     planes, signed = _planes(kept, bits)
     words = _bits_of(kept).astype(np.uint64) & np.uint64((1 << planes) - 1)
-    contents = Contents(flat, numbers.dtype, signed, order(flat.size, seed) if permute else None)
-    return Coded(contents.written(words, planes, code, seed), mask)
+
+    def written(shuffled: bool) -> Bytes:
+        contents = Contents(flat, numbers.dtype, signed, order(flat.size, seed) if shuffled else None)
+        return contents.written(words, planes, code, seed)
+
+    data = written(bool(permute))
+    if permute is None and _clustered(flat):
+        other = written(True)
+        data = other if _WORTH * other.nbytes < data.nbytes else data
+    return Coded(data, mask)
+
+
+def _clustered(care: NDArray[np.bool_]) -> bool:
+    """Whether the counts of runs of 512 positions vary far more than those of a random mask would."""
+    counts = counts_of(care)[: care.size // 512 * 8].reshape(-1, 8).sum(axis=1)
+    mean = counts.mean() if counts.size else 0.0
+    return bool(mean and counts.var() > _UNEVEN * mean * (1 - mean / 512))
 
 
 def _numbers(values: Any) -> NDArray[Any]:

@@ -17,8 +17,6 @@ from .parts import Reader, Writer
 
 Bytes = NDArray[np.uint8]
 
-_MOST_SIZE = 1 << 48
-
 
 @dataclass(frozen=True)
 class Layout:
@@ -56,16 +54,17 @@ class Code(ABC):
 class Slices(Code):
     """Each slice of ``n_out`` positions from ``n_in`` bits by one network (arXiv 1905.10138).
 
-    A slice has a random number of positions that matter; those with more than ``n_in`` cannot all be met. Patches mend
-    them: a share of ``1 / sqrt(n_in)``. Inputs up to 12 are found by trying all of them, longer ones by elimination.
+    A slice has a random number of positions that matter; those with more than ``n_in`` cannot all be met, and patches
+    mend them. Their share falls like ``1 / sqrt(n_in)``: at the rate of the entropy and sparsity S it is about
+    ``sqrt(S / (8 pi n_in))``. Inputs up to 12 are found by trying all of them, longer ones by elimination.
 
     Parameters
     ----------
     n_in : int
         Bits of a slice's input, 1 to 512.
     n_out : int or None
-        Positions of a slice; None for ``0.97 n_in`` positions that matter in the mean, or 1.4 n_in for n_in up to 12:
-        about the smallest total of inputs and patches.
+        Positions of a slice; None for ``0.97 n_in`` positions that matter in the mean, where inputs and patches are
+        fewest before patches alone are cheaper than inputs, or for ``1.4 n_in`` for n_in up to 12.
 
     Examples
     --------
@@ -123,8 +122,17 @@ class Slices(Code):
         -------
         int
             ``l n_in + l ceil(lg(p + 1)) + ceil(lg n_out) sum p`` for l slices, p the most patches of a slice.
+
+        Raises
+        ------
+        ArgumentError
+            If there is no size or ``n_out``, or the numbers do not fit them.
         """
-        n_out = self.n_out or 1
+        if self.n_out is None or size < 1:
+            raise refuse("size", found=f"{size}, n_out {self.n_out}", allowed="at least 1, with a given n_out")
+        n_out = self.n_out
+        if block is not None:
+            _check("block", block, 1, 1 << 48)
         many = -(-size // n_out)
         if patches.size != many:
             raise refuse("patches", found=f"{patches.size} numbers", allowed=f"one for each of {many} slices")
@@ -140,8 +148,8 @@ class Slices(Code):
 class Sequential(Code):
     """A step of ``n_out`` positions from the last ``registers + 1`` inputs of ``n_in`` bits (arXiv 2105.01869).
 
-    A convolutional code whose encoder is the Viterbi algorithm: optimal for its network, and slow, since a step takes
-    ``2**(n_in * (registers + 1))`` operations or about a tenth of that.
+    A convolutional code whose encoder is the Viterbi algorithm: optimal for its network, and slow, since a step has
+    ``2**(n_in * (registers + 1))`` pairs of states, of which a search by the Hamming distance visits about a tenth.
 
     Parameters
     ----------
@@ -200,8 +208,9 @@ class Sequential(Code):
 class Banded(Code):
     """Each position from a window of the stream that moves along: one large system instead of many small ones.
 
-    Solved by elimination within the window (ribbon retrieval, arXiv 2103.02515 and 2109.01892), thousands of times
-    faster than :class:`Sequential` and with fewer patches.
+    Solved by elimination within the window (ribbon retrieval, arXiv 2103.02515 and 2109.01892): faster than
+    :class:`Sequential` with two registers by two orders of magnitude, and with fewer patches. The network depends on
+    the share of positions that matter in the whole array; where parts of it differ much, it is less even.
 
     Parameters
     ----------
@@ -212,7 +221,8 @@ class Banded(Code):
         of stream and patches, or where the windows are paced for none.
     paced : bool
         The windows move at a rate of their own in each block of some tens of thousands of positions, stored as a number
-        per block; else at one rate throughout, and every address is known from the position alone.
+        per block; else at one rate throughout, and every address is known from the position alone. The whole array is
+        then one system, which takes 24 bytes of memory on the way for each position that matters.
 
     Examples
     --------
@@ -222,7 +232,7 @@ class Banded(Code):
     >>> coded = fq.xor.encode(bits, care, bits=1, code=fq.xor.Banded(128))
     >>> bool((coded.decode()[care] == bits[care]).all())
     True
-    >>> round(coded.nbytes * 8 / care.sum(), 3)
+    >>> round(float(coded.nbytes * 8 / care.sum()), 3)
     1.006
     """
 

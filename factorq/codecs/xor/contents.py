@@ -89,7 +89,7 @@ class Contents:
         wide = np.uint8 if len(planes) <= 8 else np.uint16
         codes = ((words >> np.uint64(planes.start)) & np.uint64((1 << len(planes)) - 1)).astype(wide)
         if len(planes) == 1 and abs(2 * int(np.count_nonzero(codes)) - self.count) < 0.1 * self.count:
-            return None  # an entropy of at least .993
+            return None  # an entropy of at least .992
         stream = rans.pack(codes, len(planes))
         if 8 * stream.nbytes >= _WORTH * len(planes) * self.count:
             return None
@@ -133,18 +133,31 @@ class Contents:
         return self
 
     @property
-    def words(self) -> NDArray[Any]:
-        """Nothing, in the unsigned dtype of a number's bits."""
-        return np.zeros(0, f"uint{8 * self.dtype.itemsize}")
+    def unsigned(self) -> np.dtype[Any]:
+        """That of a number's bits."""
+        return np.dtype(f"uint{8 * self.dtype.itemsize}")
 
     def kept(self) -> NDArray[Any]:
         """The numbers that matter, in C order, as unsigned bits."""
-        chosen = np.zeros(self.count, np.uint64)
+        narrow = self.unsigned.type
+        chosen = np.zeros(self.count, narrow)
         for j, plane, ranks in zip(self._plain, self._kept_bits(), self.patches, strict=True):
             ones = np.unpackbits(plane, count=self.count, bitorder="little")
             ones[ranks] ^= 1
-            chosen |= ones.astype(np.uint64) << np.uint64(j)
-        return self._finished(chosen ^ self._inverse, slice(None))
+            chosen |= ones.astype(narrow) << narrow(j)
+        return self._finished(chosen ^ narrow(self._inverse), slice(None))
+
+    def everywhere(self) -> NDArray[Any]:
+        """All numbers, 0 where they do not matter, as unsigned bits."""
+        if self.tags == [PLAIN] and self.order is None and self.unsigned.itemsize == 1 and not self.signed:
+            bits, _ = self.layout.outputs(self.streams, 0, self.size)  # one plane of bytes needs no ranks
+            found = np.unpackbits(bits[0] & _packed(self.care), count=self.size, bitorder="little")
+            if self.patches[0].size:
+                found[np.flatnonzero(self.care)[self.patches[0]]] ^= 1
+            return found
+        found = np.zeros(self.size, self.unsigned)
+        found[np.flatnonzero(self.care)] = self.kept()  # half the time of a mask as index
+        return found
 
     def _kept_bits(self) -> Bytes:
         """What the networks say of the positions that matter, in the order of coding: (XOR planes, bytes)."""
@@ -158,15 +171,16 @@ class Contents:
         care = self.care[start:stop]
         before = int(np.count_nonzero(self.care[:start]))
         ranks = slice(before, before + int(np.count_nonzero(care)))
-        chosen = np.zeros(ranks.stop - ranks.start, np.uint64)
+        narrow = self.unsigned.type
+        chosen = np.zeros(ranks.stop - ranks.start, narrow)
         bits, first = self.layout.outputs(self.streams, start, stop) if self.patches else (np.zeros((0, 0)), 0)
         for j, plane, wrong in zip(self._plain, bits, self.patches, strict=True):
             ones = np.unpackbits(plane, bitorder="little")[start - first : stop - first][care]
             low, high = np.searchsorted(wrong, (ranks.start, ranks.stop))
             ones[wrong[low:high] - ranks.start] ^= 1
-            chosen |= ones.astype(np.uint64) << np.uint64(j)
-        found = np.zeros(stop - start, self.words.dtype)
-        found[care] = self._finished(chosen ^ self._inverse, ranks)
+            chosen |= ones.astype(narrow) << narrow(j)
+        found = np.zeros(stop - start, self.unsigned)
+        found[care] = self._finished(chosen ^ narrow(self._inverse), ranks)
         return found
 
     @property
@@ -174,21 +188,22 @@ class Contents:
         return [j for j, tag in enumerate(self.tags) if tag in (PLAIN, INVERTED)]
 
     @property
-    def _inverse(self) -> np.uint64:
-        return np.uint64(sum(1 << j for j, tag in enumerate(self.tags) if tag == INVERTED))
+    def _inverse(self) -> int:
+        return sum(1 << j for j, tag in enumerate(self.tags) if tag == INVERTED)
 
-    def _finished(self, chosen: Words, ranks: slice) -> NDArray[Any]:
+    def _finished(self, chosen: NDArray[Any], ranks: slice) -> NDArray[Any]:
         """Numbers in C order from their XOR planes in the order of coding: entropy-coded planes, signs."""
         words = chosen
         if self.order is not None:
             words = np.empty_like(chosen)
             words[self._ranks] = chosen
+        narrow = self.unsigned.type
         for lowest, codes in self.groups:
-            words = words | codes[ranks].astype(np.uint64) << np.uint64(lowest)
+            words = words | codes[ranks].astype(narrow) << narrow(lowest)
         if self.signed:
-            top = np.uint64(1 << (len(self.tags) - 1))
+            top = narrow(1 << (len(self.tags) - 1))
             words = (words ^ top) - top  # wraps
-        return words.astype(self.words.dtype)
+        return words
 
 
 def _limits(dtype: np.dtype[Any]) -> tuple[int, int, bool]:

@@ -22,7 +22,7 @@ Indices = NDArray[np.int64]
 
 _RUN = 64  # positions that are counted together
 _POINTS = 128  # of a block, at which its queue is looked at
-_SEGMENT = 1 << 22  # positions solved together: 24 bytes of memory for each bit of theirs
+_SEGMENT = 1 << 22  # positions solved together if paced: 24 bytes of memory for each bit of theirs
 _SAMPLE = 1 << 21  # positions on which sizes of blocks are tried
 _FRACTION = 20  # binary digits of a steady rate
 _SLACKS = (0.0, 0.002, 0.004, 0.006, 0.008, 0.01, 0.012, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2)
@@ -99,7 +99,7 @@ def _of_runs(starts: Indices, network: banded.Network, size: int) -> Indices:
 
 def _price(lost: int, count: int) -> float:
     """Bits of the patches: half of the equations that are lost hold by chance."""
-    return 0.0 if not lost else lost / 2 * (np.log2(max(2 * count / lost, 1)) + 1.44)
+    return 0.0 if not lost else lost / 2 * (_log2(2 * count / lost) + 1.44)
 
 
 # --- a rate per block -------------------------------------------------------------------------------------------------
@@ -110,8 +110,8 @@ def followed(counts: Indices, size: int, network: banded.Network, slack: float, 
     if not size:
         return Pace(np.zeros(0, np.int64), 1, ())
     density = max(int(counts.sum()) / size, 1e-9)
-    part = counts[: _SAMPLE // _RUN]
     blocks = {_block(crowd / density, network.step) for crowd in _CROWDS}
+    part = _sample(counts, max(blocks))
     block = min(sorted(blocks), key=lambda b: _planned(part, b, network.window)[2])
     moves, slots, _ = _planned(counts, block, network.window)
     moves = np.rint(moves * (1 + slack)).astype(np.int64)
@@ -146,9 +146,24 @@ def read_followed(reader: Reader, size: int, network: banded.Network) -> Pace:
     return pace
 
 
+def _sample(counts: Indices, block: int) -> Indices:
+    """Sixteen stretches from all over the array, of whole blocks."""
+    stretch = -(-_SAMPLE // 16 // block) * block // _RUN
+    if counts.size <= 16 * stretch:
+        return counts
+    firsts = np.arange(16) * (counts.size - stretch) // 15
+    return np.concatenate([counts[first : first + stretch] for first in firsts])
+
+
 def _block(positions: float, step: int) -> int:
     """A power of two times the step, near ``positions``, that divides a segment."""
-    return int(min(max(step << max(round(np.log2(positions / step)), 0), step), max(_SEGMENT, step)))
+    power = max(int(2 * (positions / step) ** 2).bit_length() - 1, 0) // 2  # the rounded logarithm
+    return min(step << power, max(_SEGMENT, step))
+
+
+def _log2(x: float) -> float:
+    """The logarithm in steps of 1/32, the same on every machine: it decides what is written."""
+    return (int(max(x, 1.0)) ** 32).bit_length() / 32
 
 
 def _segment(block: int) -> int:
@@ -178,5 +193,7 @@ def _planned(counts: Indices, block: int, window: int) -> tuple[Indices, tuple[i
     fine = max(block // _RUN // _POINTS, 1)
     sums = np.add.reduceat(counts, np.arange(0, counts.size, fine))
     moves, slots, lost = banded.follow(sums, block // _RUN // fine, _segment(block) // block, window, _lead(window))
-    knots = moves.size * np.log2(1 + 4.13 * moves.std())
-    return moves, tuple(slots.tolist()), float(slots.sum() + knots + _price(int(lost), int(counts.sum())))
+    total, squares = int(moves.sum()), int((moves * moves).sum())
+    variance = (moves.size * squares - total * total) // moves.size**2
+    numbers = moves.size * _log2(1 + 17 * variance) / 2  # the entropy of a Gaussian, lg sqrt(2 pi e variance)
+    return moves, tuple(slots.tolist()), float(slots.sum() + numbers + _price(int(lost), int(counts.sum())))

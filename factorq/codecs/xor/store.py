@@ -15,7 +15,6 @@ from .coded import Coded, encode
 
 _DTYPES = {"uint8": np.dtype(np.uint8), **FLOATS}
 _WORTH = 17 / 16  # an XOR stream of more than this share of the packed bytes is not taken
-_EVEN = 1.01  # what is at most so far from the bits that matter, or from being shuffled, stays in order
 _PREFIX = "inner."
 
 Part = tuple[str, str, int]
@@ -26,8 +25,8 @@ Part = tuple[str, str, int]
 class Xor(Wrapped):
     """The array of a codec with a mask, the codes of the kept entries as streams of :mod:`factorq.codecs.xor`.
 
-    The mask is stored in the fewest bytes of all ways. Scales and whatever else belongs to the kept entries stay as
-    they are.
+    The mask is stored in the fewest bytes of all ways, often one that is decoded bit after bit. Scales and whatever
+    else belongs to the kept entries stay as they are.
 
     Parameters
     ----------
@@ -58,7 +57,7 @@ class Xor(Wrapped):
         for name, (codes, bits) in _codes(masked).items():
             values = np.zeros(care.size, codes.dtype)
             values[np.flatnonzero(care)] = codes
-            stream = encode_kept(values.reshape(care.shape), care, bits)
+            stream = encode(values.reshape(care.shape), care, bits=bits).data
             if stream.nbytes <= _WORTH * parts[name].nbytes:
                 coded.append((name, str(parts[name].dtype), bits))
                 parts[name] = stream
@@ -107,7 +106,7 @@ class Xor(Wrapped):
 
 
 def xored(encoded: Encoded) -> Encoded:
-    """``encoded`` with XOR-coded codes if it has a mask and they are not too few, else the same object.
+    """``encoded`` with XOR-coded codes if it has a mask; else, or where they are few, ``encoded`` itself.
 
     Parameters
     ----------
@@ -118,7 +117,7 @@ def xored(encoded: Encoded) -> Encoded:
     -------
     Encoded
         Its array is bit for bit that of ``encoded``. Codes whose stream would take a sixteenth more than packed ones,
-        as those of small arrays do for their header, stay packed.
+        as those of small arrays do for their header, stay packed, with the mask in the fewest bytes.
 
     Raises
     ------
@@ -128,16 +127,7 @@ def xored(encoded: Encoded) -> Encoded:
     if not isinstance(encoded, Masked) or not encoded.inner.size:
         return encoded
     found = Xor.encode(encoded)
-    return found if found.coded else encoded
-
-
-def encode_kept(values: NDArray[Any], care: NDArray[np.bool_], bits: int) -> NDArray[np.uint8]:
-    """The stream of positions as they are or, where they are too uneven for that to be short, shuffled."""
-    plain = encode(values, care, bits=bits)
-    if plain.nbytes <= _EVEN * bits * np.count_nonzero(care) / 8:
-        return plain.data
-    shuffled = encode(values, care, bits=bits, permute=True)
-    return shuffled.data if _EVEN * shuffled.nbytes < plain.nbytes else plain.data
+    return found if found.coded else encoded.smallest()
 
 
 def _codes(masked: Masked) -> dict[str, tuple[NDArray[Any], int]]:

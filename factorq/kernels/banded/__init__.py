@@ -191,7 +191,11 @@ def outputs(
     ------
     ArtifactError
         If the numbers contradict each other.
+    ArgumentError, ArgumentTypeError
+        If ``steps`` is no range of the steps, or ``stream`` no array of that kind.
     """
+    if not isinstance(stream, np.ndarray):
+        raise refuse_type("stream", found=_kind(stream), allowed="a 2-D array of uint8")
     fault = _fault(starts, slots, size, network.step)
     if fault:
         raise ArtifactError(f"banded stream: {fault}")
@@ -223,6 +227,11 @@ def waiting(counts: Indices, starts: Indices, window: int) -> tuple[int, int]:
     lost, left : int
         A few more are lost in truth: a random system without spare bits is not always of full rank.
 
+    Raises
+    ------
+    ArgumentError
+        If counts and starts differ in shape, or the window is none.
+
     Examples
     --------
     >>> waiting(np.array([5, 5, 0]), np.array([0, 2, 4]), 6)  # 5 wait, 3 and 5 more do not fit into 6, 4 are left
@@ -230,6 +239,7 @@ def waiting(counts: Indices, starts: Indices, window: int) -> tuple[int, int]:
     """
     if counts.shape != starts.shape or counts.ndim != 1:
         raise refuse("counts", found=f"shape {counts.shape}", allowed=f"that of starts, {starts.shape}")
+    _check_integer("window", window, 1, 1 << 48)
     plain = (np.ascontiguousarray(x, np.int64) for x in (counts, starts))
     lost, left = twin(__name__, counts).waiting(*plain, window)
     return int(lost), int(left)
@@ -263,7 +273,21 @@ def follow(counts: Indices, runs: int, segment: int, window: int, lead: int) -> 
         Bits of each segment.
     lost : float
         An estimate of the equations lost.
+
+    Raises
+    ------
+    ArgumentError
+        If a number is below 1, or ``lead`` negative.
+
+    Examples
+    --------
+    >>> moves, slots, lost = follow(np.array([6, 7, 6, 1, 2, 1]), 3, 2, 64, 8)
+    >>> moves.tolist(), slots.tolist(), lost
+    ([19, 4], [29], 0.0)
     """
+    for name, value in (("runs", runs), ("segment", segment), ("window", window)):
+        _check_integer(name, value, 1, 1 << 48)
+    _check_integer("lead", lead, 0, window)
     plain = np.ascontiguousarray(counts, np.int64)
     moves, slots, lost = twin(__name__, plain).follow(plain, runs, segment, window, lead)
     return moves, slots, float(lost)

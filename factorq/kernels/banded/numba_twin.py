@@ -20,7 +20,7 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from ..words.numba_twin import ones, trailing_zeros
+from ..words.numba_twin import popcount, trailing_zeros
 from . import DRIFT, LOSS, MARGIN, SPARE, WISHES, Network
 
 Words = NDArray[np.uint64]
@@ -163,7 +163,7 @@ def _substitute(low: Words, high: Words, right: Words, x: Words) -> None:
         upper = full << z
         for plane in range(x.shape[0]):
             known = (row & upper & x[plane, at]) ^ (high[p] & x[plane, at + 1]) ^ (row & ~upper & x[plane, at + 2])
-            bit = ((right[p] >> np.uint64(plane)) ^ np.uint64(ones(known))) & np.uint64(1)
+            bit = ((right[p] >> np.uint64(plane)) ^ np.uint64(popcount(known))) & np.uint64(1)
             x[plane, at] |= bit << z
 
 

@@ -14,7 +14,6 @@ plain loop over words 3.8 and 2.5 ms.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -25,11 +24,6 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
-
-from ...errors import FactorqError
-
-if sys.byteorder != "little":
-    raise FactorqError(f"kernels.bits: the Numba kernels need a little-endian host, found {sys.byteorder}-endian")
 
 BLOCK = 64
 WORDS = 8

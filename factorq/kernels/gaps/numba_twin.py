@@ -7,13 +7,12 @@ from typing import Any, TypeVar
 
 import numba
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from ...errors import ArtifactError
 from ..bits.numba_twin import pack
+from ..words.numba_twin import trailing_zeros
 from .reference import moduli, remainder_width
 
 Words = NDArray[np.uint64]
@@ -94,20 +93,6 @@ def _kernel(*signature: Any) -> Callable[[Function], Function]:
     return decorate
 
 
-def _inline(typer: Callable[..., Any]) -> Any:
-    return intrinsic(typer)
-
-
-@_inline
-def _trailing_zeros(typing: Any, word: Any) -> Any:
-    """Count the zero bits below the lowest one bit of a word that is not zero."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.int64(types.uint64), generate
-
-
 @_kernel(types.int64(_WORDS, _INDICES, _INDICES))
 def _measure(words: Words, histogram: NDArray[np.int64], longer: NDArray[np.int64]) -> int:
     """Count every gap below COMMON, list the others, return how many were listed."""
@@ -115,7 +100,7 @@ def _measure(words: Words, histogram: NDArray[np.int64], longer: NDArray[np.int6
     for i in range(words.size):
         word = words[i]
         while word != 0:
-            position = 64 * i + _trailing_zeros(word)
+            position = 64 * i + trailing_zeros(word)
             word &= word - np.uint64(1)
             gap = position - last - 1
             last = position
@@ -145,7 +130,7 @@ def _write(words: Words, modulus: int, width: int, short: int, out: Words) -> No
     for i in range(words.size):
         word = words[i]
         while word != 0:
-            position = 64 * i + _trailing_zeros(word)
+            position = 64 * i + trailing_zeros(word)
             word &= word - np.uint64(1)
             gap = position - last - 1
             last = position
@@ -193,7 +178,7 @@ def _read(
             if quotient > most:  # also keeps quotient * modulus far from overflow
                 return _OUTSIDE
             window = _window(words, at)
-        zeros = _trailing_zeros(window)
+        zeros = trailing_zeros(window)
         quotient += zeros
         at += zeros + 1
         if at > end:

@@ -119,7 +119,7 @@ def outputs(stream: Bytes, size: int, n_in: int, n_out: int, seed: int, tiles: t
     Returns
     -------
     NDArray, (planes, ceil(positions / 8)) uint8
-        The bits that pad the last byte are zero. Rows are contiguous; between them there may be room.
+        The bits that pad the last byte are zero.
 
     Raises
     ------

@@ -25,7 +25,7 @@ def trailing_zeros(typing: Any, word: Any) -> Any:
 
 
 @_inline
-def ones(typing: Any, word: Any) -> Any:
+def popcount(typing: Any, word: Any) -> Any:
     """One bits of a word: int64."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -10,7 +10,7 @@ from numba import config as _config
 from numba import types
 from numpy.typing import NDArray
 
-from ...words.numba_twin import ones
+from ...words.numba_twin import popcount
 from .words import SOURCE, Bits, kernel, load
 
 Indices = NDArray[np.int64]
@@ -93,7 +93,7 @@ def _padded(x: Bits, more: int) -> Bits:
 def _count(mask: Bits) -> int:
     total = 0
     for i in range(mask.size >> 3):
-        total += ones(load(mask, 8 * i))
+        total += popcount(load(mask, 8 * i))
     return total
 
 
@@ -103,7 +103,7 @@ def _ranks(mask: Bits, every: int, directory: Indices) -> None:
     for i in range(directory.size):
         directory[i] = total
         for k in range(i * step, min((i + 1) * step, mask.size), 8):
-            total += ones(load(mask, k))
+            total += popcount(load(mask, k))
 
 
 @kernel(types.uint64(SOURCE, types.int64))
@@ -123,9 +123,9 @@ def _rank(mask: Bits, directory: Indices, i: Indices, every: int, out: Indices) 
         block, word = i[j] // every, i[j] >> 6
         total = directory[block]
         for k in range(block * (every >> 6), word):
-            total += ones(_word(mask, k))
+            total += popcount(_word(mask, k))
         below = (np.uint64(1) << np.uint64(i[j] & 63)) - np.uint64(1)
-        out[j] = total + ones(_word(mask, word) & below)
+        out[j] = total + popcount(_word(mask, word) & below)
 
 
 @kernel(types.void(SOURCE, _DIRECTORY, _DIRECTORY, types.int64, _RESULT))
@@ -140,10 +140,10 @@ def _select(mask: Bits, directory: Indices, k: Indices, every: int, out: Indices
                 high = middle
         left, i = k[j] - directory[low], low * (every >> 6)
         word = _word(mask, i)
-        while left >= ones(word) and 8 * i + 8 < mask.size:
-            left -= ones(word)
+        while left >= popcount(word) and 8 * i + 8 < mask.size:
+            left -= popcount(word)
             i += 1
             word = _word(mask, i)
         for _ in range(min(max(left, 0), 63)):
             word &= word - np.uint64(1)
-        out[j] = 64 * i + ones(~word & (word - np.uint64(1)))  # the zeros below its lowest one
+        out[j] = 64 * i + popcount(~word & (word - np.uint64(1)))  # the zeros below its lowest one

@@ -11,7 +11,7 @@ import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 
-from ...words.numba_twin import ones
+from ...words.numba_twin import popcount
 from .words import DEPOSIT, EXTRACT, Bits, kernel, load, machine, store, window
 
 _WORD = ir.IntType(64)
@@ -48,7 +48,7 @@ def deposit(packed: Bits, mask: Bits, out: Bits, at: int) -> tuple[int, int]:
         for _ in range(steps):
             word = load(mask, i)
             store(out, i, pdep(window(packed, at), word))
-            at += ones(word)
+            at += popcount(word)
             i += 8
 
 
@@ -60,7 +60,7 @@ def extract(bits: Bits, mask: Bits, out: Bits, to: int, fill: int, buffer: Any) 
         found = pext(load(bits, i), word)
         buffer |= found << np.uint64(fill)
         store(out, to, buffer)  # in every turn: whether the buffer is full is a branch that would be mispredicted
-        filled = fill + ones(word)
+        filled = fill + popcount(word)
         full = filled >= 64
         buffer = (found >> np.uint64(1)) >> np.uint64(63 - fill) if full else buffer
         to += 8 if full else 0

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...words.numba_twin import ones
+from ...words.numba_twin import popcount
 from .words import DEPOSIT, EXTRACT, SOURCE, Bits, kernel, load, store, window
 
 
@@ -51,9 +51,9 @@ def _deposit(packed: Bits, mask: Bits, out: Bits, at: int, table: Bits) -> tuple
             for k in range(0, 64, 8):
                 octet = (word >> np.uint64(k)) & np.uint64(255)
                 found |= np.uint64(table[(octet << np.uint64(8)) | (source & np.uint64(255))]) << np.uint64(k)
-                source >>= np.uint64(ones(octet))
+                source >>= np.uint64(popcount(octet))
             store(out, i, found)
-            at += ones(word)
+            at += popcount(word)
             i += 8
 
 
@@ -66,7 +66,7 @@ def _extract(bits: Bits, mask: Bits, out: Bits, to: int, fill: int, buffer: Any,
             octet = (word >> np.uint64(k)) & np.uint64(255)
             value = (source >> np.uint64(k)) & np.uint64(255)
             found |= np.uint64(table[(octet << np.uint64(8)) | value]) << np.uint64(filled)
-            filled += ones(octet)
+            filled += popcount(octet)
         buffer |= found << np.uint64(fill)
         store(out, to, buffer)
         filled += fill

@@ -5,7 +5,6 @@ All calls are intrinsics: a call of a small compiled function in the loops makes
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -15,11 +14,6 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
-
-from ....errors import FactorqError
-
-if sys.byteorder != "little":
-    raise FactorqError(f"kernels.deposit: the Numba kernels need a little-endian host, found {sys.byteorder}-endian")
 
 Bits = NDArray[np.uint8]
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from ....errors import FactorqError
-from ...bits import numba_twin as bits
 from ..network import by_step, matrices, tables
 from .step import BYTE_ARRAY, WORD_ARRAY, Bytes, Words
 from .vectors import LANES, kernel
-
-if sys.byteorder != "little":
-    raise FactorqError(f"kernels.sequential: the Numba kernels need a little-endian host, found {sys.byteorder}-endian")
 
 _CEILING = {np.uint8: 200, np.uint16: 60000}
 """Costs above these are taken for never."""
@@ -64,7 +58,8 @@ def solve(
                 two.forward(*arrays, done, count, rows, n_out, 1 << n_in, newer, older, _CEILING[number], costs)
                 two.trace(*arrays, done, count, table, 1 << n_in, newer, costs, path)
             done += count if done + count == steps else count - overlap
-        streams[j] = bits.pack(path, n_in)
+        digits = np.unpackbits(path[:, None], axis=1, bitorder="little")[:, :n_in]
+        streams[j] = np.packbits(digits, bitorder="little")  # compiling the kernel that packs would take seconds
     return streams
 
 
@@ -76,8 +71,9 @@ def outputs(stream: Bytes, size: int, n_in: int, n_out: int, registers: int, see
     begin = max(first - registers, 0) // 8 * 8  # the inputs from here on start with a byte
     for plane, bitmap in zip(stream, bitmaps, strict=True):
         packed = plane[begin * n_in // 8 : (stop * n_in + 7) // 8]
-        before = np.zeros(registers, np.uint8)
-        inputs = np.concatenate([before, bits.unpack(packed, n_in, stop - begin)])
+        digits = np.unpackbits(packed, bitorder="little", count=(stop - begin) * n_in).reshape(-1, n_in)
+        inputs = np.zeros(registers + stop - begin, np.uint8)
+        inputs[registers:] = np.packbits(digits, axis=1, bitorder="little")[:, 0]
         out = np.zeros(((stop - first) * n_out + 63) // 64 + 1, np.uint64)
         _decode(inputs, first - begin, stop - begin, table, 1 << n_in, n_out, registers, out)
         bitmap[:] = out.view(np.uint8)[: bitmap.size]

@@ -19,14 +19,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...words.numba_twin import ones
+from ...words.numba_twin import popcount
 from .step import CHUNK, Bytes, Words, restrict
 from .vectors import LANES, add_row, generic, keep_smaller, nearest, pick, relax
 
 Costs = NDArray[Any]
 
 RELAXED = 14
-"""Up to this n_u relaxation is faster than brute force. TABLE"""
+"""Up to this n_u relaxation is faster than brute force.
+
+Microseconds of a step with 8 inputs on the machine of the benchmarks: 36 for n_u = 8, 60 for 10, 170 for 12, 350 for
+13, 700 for 14; by brute force 800 up to 16, 900 up to 24.
+"""
 
 
 @generic
@@ -81,7 +85,7 @@ def _step(
                 width = min(CHUNK, matter - CHUNK * c)
                 for lane in range(min(LANES, size)):
                     pattern = entries[newer + c * size + y + lane]
-                    distances[256 * c * LANES + lane] = ones(np.uint64(pattern))
+                    distances[256 * c * LANES + lane] = popcount(np.uint64(pattern))
                     for b in range(width):
                         change[b * LANES + lane] = 1 - 2 * ((pattern >> b) & 1)
                 for b in range(width):
@@ -174,7 +178,7 @@ def trace(
             cost = np.int64(costs[s * size * stride + z * stride + new])
             for w in range(words):
                 bits = table[newest * words + w] ^ table[(size + new) * words + w] ^ table[(2 * size + z) * words + w]
-                cost += ones((bits ^ wanted[at + w]) & kept[at + w])
+                cost += popcount((bits ^ wanted[at + w]) & kept[at + w])
             if cost < least:
                 least = cost
                 path[begin + s - 2] = z

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 from numpy.typing import NDArray
 
-from ....errors import FactorqError
 from ..network import EXHAUSTIVE, WIDTH, network, tile_count, tile_width
-from .decoding import aligned, decode
+from .decoding import decode
 from .elimination import Words, eliminate
 from .exhaustive import search
-from .vectors import WORDS
-
-if sys.byteorder != "little":
-    raise FactorqError(f"kernels.slices: the Numba kernels need a little-endian host, found {sys.byteorder}-endian")
 
 Bytes = NDArray[np.uint8]
 
@@ -44,19 +37,20 @@ def outputs(stream: Bytes, size: int, n_in: int, n_out: int, seed: int, first: i
     positions = max(min(stop * WIDTH * n_out, size) - first * WIDTH * n_out, 0)
     whole, rest = divmod(positions, WIDTH * n_out)  # tiles without missing outputs, positions of the last one
     nbytes, at, full = (positions + 7) // 8, whole * n_out * _ROW, n_in * _ROW
-    bits = aligned(len(stream) * -(-nbytes // _ROW) * WORDS).view(np.uint8).reshape(len(stream), -1)
+    bits = np.empty((len(stream), nbytes), np.uint8)
     for plane, out in zip(stream, bits, strict=True):
-        decode(plane[first * full :], whole, n_in, n_out, seed, n_out, out.view(np.uint64))
+        if whole:
+            decode(plane[first * full :], whole, n_in, n_out, seed, n_out, out)
         if rest:
             width = tile_width(size, n_out, stop - 1) // 8
-            used, tile, inputs = -(-rest // (8 * width)), aligned(n_out * WORDS), np.zeros((n_in, _ROW), np.uint8)
+            used = -(-rest // (8 * width))
+            inputs, tile = np.zeros((n_in, _ROW), np.uint8), np.empty((n_out, _ROW), np.uint8)
             inputs[:, :width] = plane[(stop - 1) * full :].reshape(n_in, width)
-            decode(inputs.reshape(-1), 1, n_in, n_out, seed, used, tile)
-            narrow = tile.view(np.uint8).reshape(n_out, _ROW)[:used, :width]
-            out[at:nbytes] = narrow.reshape(-1)[: nbytes - at]
+            decode(inputs.reshape(-1), 1, n_in, n_out, seed, used, tile.reshape(-1))
+            out[at:] = tile[:used, :width].reshape(-1)[: nbytes - at]
             if rest % 8:
-                out[nbytes - 1] &= np.uint8((1 << rest % 8) - 1)
-    return bits[:, :nbytes]
+                out[-1] &= np.uint8((1 << rest % 8) - 1)
+    return bits
 
 
 def _tiled(bitmap: Bytes, tiles: int, n_out: int, last: int) -> Words:

@@ -4,6 +4,12 @@ All slices of a tile share the rows of M and differ only in which outputs matter
 just these bits side by side. So row i of M is one equation for all slices: coefficient k is the mask where M has a one,
 the right-hand sides are the values there. No bit is moved to another place on the way, and the time hardly depends on
 the mask: about ``n_in * (n_in / 2 + planes)`` steps of four instructions for every 512 positions.
+
+Mweights/s of one plane at S = 0.9 and 0.6, n_out = 0.9 n_in / (1 - S), 2**24 weights, median of the CPU time of the
+whole of ``solve`` on the machine of the benchmarks: 13 inputs 820 and 790, 20 inputs 550 and 640, 32 inputs 470 and
+410, 64 inputs 150 and 170, 128 inputs 44 and 51, 256 inputs 12 and 12, 512 inputs 1.7 and 1.4 (its pivots are out of
+the cache). Slice by slice, with equations as words, it was 180 and 45 for 20 inputs, 37 and 9 for 128, 6 and 1.6 for
+512.
 """
 
 from __future__ import annotations
