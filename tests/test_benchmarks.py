@@ -1,5 +1,6 @@
 """The rate-distortion benchmark counts every bit of its peers, and interpolates and refuses as it says."""
 
+import json
 import math
 import os
 import sys
@@ -21,6 +22,12 @@ try:
     import processes
     import quantized_sparse
     import rate_distortion as benchmark
+    import xor
+    import xor_data
+    import xor_efficiency
+    import xor_formats
+    import xor_masks
+    import xor_speed
 finally:
     sys.path.remove(str(FOLDER))
 
@@ -171,3 +178,118 @@ def test_means_over_layers_are_compared_on_the_same_layers():
     ours, svd = layers.means(measured)
     assert (ours["method"], ours["relative_error"], ours["layers"]) == (layers.OURS, pytest.approx(0.4), 2)
     assert (svd["relative_error"], svd["ours"], svd["ours_lower"], svd["layers"]) == (0.3, 0.2, 1, 1)
+
+
+def sparse_layer(bits=4, shape=(64, 3, 5, 5), sparsity=0.9):
+    W = np.random.default_rng(6).standard_normal(shape).astype(np.float32)
+    return xor_data.Layer.of(W, xor_data.pruned([W], sparsity, "layer")[0], bits)
+
+
+@pytest.mark.parametrize("name", xor_formats.FORMATS)
+@pytest.mark.parametrize("sparsity", [0.5, 0.95, 0.9999])
+def test_every_sparse_format_gives_the_layer_back_above_its_floor(name, sparsity):
+    pytest.importorskip({"c": "constriction", "z": "zstandard"}.get(name[0], "numpy"))
+    layer = sparse_layer(1, sparsity=sparsity)
+    stored = xor_formats.FORMATS[name](layer)
+    np.testing.assert_array_equal(stored.decode(), layer.weights)
+    assert np.count_nonzero(layer.weights) == layer.count == int(np.count_nonzero(layer.mask))
+    floor = xor_data.floors([layer])["value_floor"] * layer.size / 8
+    assert floor + xor_data.SCALE * (layer.count > 0) <= stored.nbytes
+
+
+def test_the_sizes_of_indices_are_those_of_their_definition():
+    mask = np.zeros((2, 40), np.bool_)
+    mask[0, [3, 39]] = mask[1, 0] = True
+    W = np.where(mask, np.float32(2), np.float32(0))
+    layer = xor_data.Layer.of(W, mask, 1)
+    rows, relative, best = 4 * 3, 3 + 2, 3 + math.ceil((36 - 1) / 7)
+    assert xor_formats.compressed_rows(layer, 16).nbytes == rows + 2 * 3 + 1 + 2
+    assert xor_formats.relative(layer, 4).nbytes == math.ceil(4 * relative / 8) + math.ceil(2 * relative / 8) + 2
+    assert xor_formats.relative_best(layer).nbytes <= math.ceil(3 * best / 8) + 1 + 2 + 1
+
+
+def test_one_threshold_for_a_network_prunes_the_layers_of_small_weights():
+    rng = np.random.default_rng(7)
+    layers = [scale * rng.standard_normal((64, 64)).astype(np.float32) for scale in (1, 10)]
+    small, large = xor_data.pruned(layers, 0.75, "network")
+    assert (int(small.sum()) + int(large.sum()), small.sum() < 100) == (2048, True)
+    assert [int(mask.sum()) for mask in xor_data.pruned(layers, 0.75, "layer")] == [1024, 1024]
+
+
+def test_patches_are_counted_by_slice_and_the_default_slices_are_known():
+    import factorq as fq
+
+    n_out, size = 30, xor_efficiency.whole_tiles(40_000, 30)
+    counts = xor_efficiency.per_slice(np.array([0, 1, 512, 3 * 512 + 1, 512 * n_out]), size, n_out)
+    assert (counts.size, counts[:2].tolist(), counts[512]) == (size // n_out, [2, 2], 1)
+    values, care = xor_data.fair(40_000, 0.9, 0)
+    usual = xor_efficiency.usual_outputs(20, 1 - float(care.mean()))
+    coded = [fq.xor.encode(values, care, bits=1, code=code) for code in (fq.xor.Slices(20), fq.xor.Slices(20, usual))]
+    assert coded[0].to_bytes() == coded[1].to_bytes()
+
+
+def test_the_expected_efficiency_of_slices():
+    import factorq as fq
+
+    assert xor_efficiency.expected_efficiency(8, 80, 0.1) is None  # all inputs are tried
+    dependent = 2.0**-13 + (1 - 2.0**-13) * 2.0**-12 + 2.0**-26  # of two equations with 13 unknowns
+    assert xor_efficiency.expected_efficiency(13, 2, 1.0) == pytest.approx(100 * (1 - dependent / 4), abs=1e-9)
+    trial = xor_efficiency.Trial("x", fq.xor.Slices(16, 60), xor_efficiency.whole_tiles(300_000, 60), {})
+    row = xor_efficiency.coded(trial, 0.75, 0)
+    assert row["efficiency"] == pytest.approx(row["expected_efficiency"], abs=0.2)
+    assert row["total"] < row["published_blocks"] < row["published"]
+
+
+def test_efficiency_and_totals_follow_from_each_other():
+    import factorq as fq
+
+    trial = xor_efficiency.Trial("x", fq.xor.Banded(32, 0.0, False), 50_000, {}, 0.2)
+    row = xor_efficiency.coded(trial, 0.8, 1)
+    kept = xor_data.fair(50_000, 0.8, 1)[1].sum()
+    assert row["efficiency"] == pytest.approx(100 * (1 - row["patches"] / kept))
+    assert row["reduction"] == pytest.approx(80 - 1000 * row["patches"] / 50_000)
+    assert row["total"] > 1
+    runs = [{"total": 1.0, "patches": 4}, {"total": 3.0, "patches": 5}, {"total": 1.5, "patches": 9}]
+    assert xor_data.middle(runs, ["total"]) == {"total": 1.5, "patches": 5, "total_low": 1.0, "total_high": 3.0}
+
+
+@pytest.mark.parametrize("name", xor_masks.CODES)
+def test_every_mask_code_of_the_benchmark_is_lossless(name):
+    mask = sparse_layer().mask
+    nbytes, decode = xor_masks.CODES[name](mask)
+    np.testing.assert_array_equal(decode(), mask.reshape(-1))
+    assert nbytes >= {"bitmap": mask.size / 8}.get(name, 0.9 * xor_data.mask_entropy([mask]) / 8)
+
+
+def test_kernel_calls_are_those_of_the_whole():
+    import factorq as fq
+    from factorq.kernels import slices
+
+    values, care = xor_data.fair(4000, 0.8, 2)
+    seen = []
+    found = fq.xor.encode(values, care, bits=1, code=fq.xor.Slices(20))
+    kernel = xor_speed.kernel_calls(slices, "outputs", lambda: seen.append(found.decode()))
+    np.testing.assert_array_equal(seen[0][care], values[care])
+    assert (xor_speed.kernel_of(fq.xor.Slices(8)), kernel()) == (slices, None)
+
+
+def test_the_inputs_of_a_reduced_system_are_its_pivots():
+    reduced = np.array([[1, 0, 1, 1], [0, 1, 1, 0], [0, 0, 0, 1]], np.uint8)  # the last one does not hold
+    assert xor_speed.solution(reduced, 3).tolist() == [1, 0, 0]
+
+
+def test_the_low_rank_index_of_alexnet():
+    assert [xor_masks.low_rank(shape) for shape in xor_masks.FC.values()] == [(48, (512, 512))] * 2
+
+
+def test_a_quick_run_writes_what_it_measured(tmp_path, monkeypatch):
+    for module in ("constriction", "zstandard"):
+        pytest.importorskip(module)
+    target = tmp_path / "out.json"
+    arguments = ["--quick", "--only", "formats", "masks", "--data", str(tmp_path), "--json", str(target)]
+    monkeypatch.setattr(sys, "argv", ["xor.py", *arguments])
+    xor.main()
+    (row, _) = json.loads((tmp_path / "out_formats.json").read_text())["rows"]
+    assert row["joint_floor"] <= row["packed, smallest mask"] < 1.02 * row["joint_floor"]
+    (row,) = json.loads((tmp_path / "out_masks.json").read_text())["rows"]
+    assert row["entropy"] < row["smallest"] <= row["gaps"] < row["bitmap"] == 1

@@ -6,6 +6,7 @@ import ast
 import inspect
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ def parts(file: Path) -> tuple[str, ...]:
     return names[:-1] if names[-1] == "__init__" else names
 
 
+@cache
 def imports(file: Path) -> list[str]:
     """Full names of all modules that ``file`` imports anywhere, but for type checkers alone."""
     found: list[str] = []
