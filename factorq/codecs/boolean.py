@@ -13,7 +13,7 @@ from ..errors import ArtifactError
 from ..kernels.bits import packed_size
 from .base import Encoded, Masked, Packed, buffer, is_count, widths
 
-MOST_RANK = 1 << 16
+MOST_RANK = 1024
 Bools = NDArray[np.bool_]
 
 
@@ -28,7 +28,7 @@ class Boolean(Masked):
     Parameters
     ----------
     rank : int
-        Inner dimension of the boolean products, 1 to 65536.
+        Inner dimension of the boolean products, 1 to 1024.
     tile : tuple of int
         Rows and columns of a tile.
     left : NDArray, (ceil(C * m * rank / 8),) uint8

@@ -51,7 +51,7 @@ class BooleanPruning(Method):
     sparsity : float
         Share of zeros, 0 <= sparsity < 1, of all tiles together: some keep more than others.
     rank : int
-        Inner dimension of the boolean products, 1 to 65536.
+        Inner dimension of the boolean products, 1 to 1024.
     bits : int or None
         Bits per kept value, 1 to 16, on an integer grid; None keeps W's precision.
     tile : int, tuple of int, or None

@@ -252,20 +252,20 @@ class Banded(Code):
     def write(
         self, care: NDArray[np.bool_], values: NDArray[np.uint64], planes: int, seed: int, writer: Writer
     ) -> Bytes:
-        density = np.count_nonzero(care) / max(care.size, 1)
+        counts = pace.counts_of(care)
+        density = int(counts.sum()) / max(care.size, 1)
         step = 256 if 256 * density <= 128 else 128
         while step * density < 2 and step < min(1 << 14, care.size):
             step *= 2
         network = banded.Network(self.window, step, min(round(step * density), 128), seed)
         writer.numbers(network.window, step.bit_length() - 1, network.advance, int(self.paced))
-        counts = pace.counts_of(care)
         if self.paced:
             found = pace.followed(counts, care.size, network, self.slack or 0.0, writer)
         else:
             found = pace.steady(counts, care.size, network, self.slack, writer)
         streams, before = [np.zeros((planes, 0), np.uint8)], 0
         for part, starts, slots in _segments(found, care.size, step):
-            count = int(np.count_nonzero(care[part]))
+            count = int(counts[part.start // pace.RUN : -(-part.stop // pace.RUN)].sum())
             chosen = values[before : before + count]
             streams.append(banded.solve(network, care[part], chosen, planes, starts, slots))
             before += count

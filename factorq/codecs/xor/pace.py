@@ -20,7 +20,7 @@ from .parts import Reader, Writer
 
 Indices = NDArray[np.int64]
 
-_RUN = 64  # positions that are counted together
+RUN = 64  # positions that are counted together
 _POINTS = 128  # of a block, at which its queue is looked at
 _SEGMENT = 1 << 22  # positions solved together if paced: 24 bytes of memory for each bit of theirs
 _SAMPLE = 1 << 21  # positions on which sizes of blocks are tried
@@ -55,7 +55,7 @@ class Pace:
 
 def counts_of(care: NDArray[np.bool_]) -> Indices:
     """Positions that matter in each run of 64."""
-    padded = np.zeros(-(-care.size // _RUN) * _RUN, np.bool_)
+    padded = np.zeros(-(-care.size // RUN) * RUN, np.bool_)
     padded[: care.size] = care
     return np.bitwise_count(np.packbits(padded).view(np.uint64)).astype(np.int64)
 
@@ -93,8 +93,8 @@ def _at_rate(rate: int, size: int, step: int) -> Indices:
 
 def _of_runs(starts: Indices, network: banded.Network, size: int) -> Indices:
     """Where the windows of each run of 64 positions begin."""
-    within = network.offsets[::_RUN]
-    return (starts[:, None] + within).reshape(-1)[: -(-size // _RUN)]
+    within = network.offsets[::RUN]
+    return (starts[:, None] + within).reshape(-1)[: -(-size // RUN)]
 
 
 def _price(lost: int, count: int) -> float:
@@ -148,7 +148,7 @@ def read_followed(reader: Reader, size: int, network: banded.Network) -> Pace:
 
 def _sample(counts: Indices, block: int) -> Indices:
     """Sixteen stretches from all over the array, of whole blocks."""
-    stretch = -(-_SAMPLE // 16 // block) * block // _RUN
+    stretch = -(-_SAMPLE // 16 // block) * block // RUN
     if counts.size <= 16 * stretch:
         return counts
     firsts = np.arange(16) * (counts.size - stretch) // 15
@@ -190,9 +190,9 @@ def _paced(moves: Indices, block: int, size: int, network: banded.Network, slots
 
 def _planned(counts: Indices, block: int, window: int) -> tuple[Indices, tuple[int, ...], float]:
     """How far the windows move in each block, the bits of each segment, and an estimate of all stored bits."""
-    fine = max(block // _RUN // _POINTS, 1)
+    fine = max(block // RUN // _POINTS, 1)
     sums = np.add.reduceat(counts, np.arange(0, counts.size, fine))
-    moves, slots, lost = banded.follow(sums, block // _RUN // fine, _segment(block) // block, window, _lead(window))
+    moves, slots, lost = banded.follow(sums, block // RUN // fine, _segment(block) // block, window, _lead(window))
     total, squares = int(moves.sum()), int((moves * moves).sum())
     variance = (moves.size * squares - total * total) // moves.size**2
     numbers = moves.size * _log2(1 + 17 * variance) / 2  # the entropy of a Gaussian, lg sqrt(2 pi e variance)
