@@ -514,6 +514,15 @@ def test_clusters_are_shuffled() -> None:
         assert (coded.to_bytes() == encode(bits, care, bits=1, permute=shuffled).to_bytes()) is True
 
 
+def test_periods_of_slices_are_shuffled() -> None:
+    """Slices take every 512th position: a mask of such a period fills some and leaves others empty."""
+    rng = np.random.default_rng(0)
+    bits, care = rng.integers(0, 2, 1 << 17, np.uint8), np.arange(1 << 17) % 2 == 0
+    coded = encode(bits, care, bits=1, code=Slices(20))
+    assert coded.nbytes < 0.8 * encode(bits, care, bits=1, code=Slices(20), permute=False).nbytes
+    np.testing.assert_array_equal(coded.decode(), np.where(care, bits, 0))
+
+
 # Damage and forgery ---------------------------------------------------------------------------------------------------
 
 

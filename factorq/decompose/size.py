@@ -86,7 +86,7 @@ def _corrected(
         F = solved(method)
         found.append(F)
         exact = F.nbytes == method.nbytes(plan.shape, plan.dtype) and F.bits_per_weight <= target
-        if exact or _WINDOW * target <= F.bits_per_weight <= target:
+        if exact or _WINDOW * target <= F.bits_per_weight <= target or not F.nbytes:
             break
         aim *= 0.99 * target / F.bits_per_weight
         again = [m for m in method.resized(plan.shape, plan.dtype, aim, plan.free) if _alike(m, method)]

@@ -13,7 +13,6 @@ from ...errors import refuse, refuse_type, within
 from .codes import Banded, Code
 from .contents import CONTINUED, DTYPES, ENTROPY, Contents
 from .order import order
-from .pace import counts_of
 from .parts import Reader
 
 Bytes = NDArray[np.uint8]
@@ -31,7 +30,8 @@ class Coded:
     data : NDArray of uint8, (nbytes,)
         The stream. It does not hold the mask, which is stored once for everything that it masks (codec ``Mask``).
     care : NDArray of bool, any shape
-        The mask: True where a number matters.
+        The mask: True where a number matters. It must be the one of :func:`encode`: another of the same size and number
+        of positions gives other numbers.
 
     Raises
     ------
@@ -45,7 +45,9 @@ class Coded:
     def __post_init__(self) -> None:
         data, care = self.data, self.care
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 1:
-            raise refuse_type("data", found=type(data).__name__, allowed="a 1-D array of uint8")
+            found = f"{data.dtype} of shape {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
+            remedy = "numpy.frombuffer(data, numpy.uint8) makes one of bytes"
+            raise refuse_type("data", found=found, allowed="a 1-D NumPy array of uint8", remedy=remedy)
         kept = {"data": np.array(data, order="C"), "care": np.array(_mask(care), order="C")}
         for name, own in kept.items():  # the caller's may change
             own.flags.writeable = False
@@ -205,17 +207,16 @@ def encode(
         return contents.written(words, planes, code, seed)
 
     data = written(bool(permute))
-    if permute is None and _clustered(flat):
+    if permute is None and _clustered(*code.crowds(flat)):
         other = written(True)
         data = other if _WORTH * other.nbytes < data.nbytes else data
     return Coded(data, mask)
 
 
-def _clustered(care: NDArray[np.bool_]) -> bool:
-    """Whether the counts of runs of 512 positions vary far more than those of a random mask would."""
-    counts = counts_of(care)[: care.size // 512 * 8].reshape(-1, 8).sum(axis=1)
+def _clustered(counts: NDArray[np.int64], size: int) -> bool:
+    """Whether counts among ``size`` positions each vary far more than those of a random mask would."""
     mean = counts.mean() if counts.size else 0.0
-    return bool(mean and counts.var() > _UNEVEN * mean * (1 - mean / 512))
+    return bool(mean and counts.var() > _UNEVEN * mean * (1 - mean / size))
 
 
 def _numbers(values: Any) -> NDArray[Any]:

@@ -41,6 +41,10 @@ class Code(ABC):
     ) -> Bytes:
         """The streams (planes, bytes) for the bits ``values`` at ``care`` (n,); what a reader needs, to the writer."""
 
+    def crowds(self, care: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:
+        """How many of the positions that share inputs matter, here and there, and how many positions those are."""
+        return pace.counts_of(care)[: care.size // 512 * 8].reshape(-1, 8).sum(axis=1), 512
+
     @staticmethod
     @abstractmethod
     def read(reader: Reader, size: int, seed: int) -> Layout:
@@ -88,10 +92,19 @@ class Slices(Code):
     def write(
         self, care: NDArray[np.bool_], values: NDArray[np.uint64], planes: int, seed: int, writer: Writer
     ) -> Bytes:
-        wanted = (1.4 if self.n_in <= 12 else 0.97) * self.n_in
-        n_out = self.n_out or _outputs(wanted, care, slices.MOST_OUTPUTS)
+        n_out = self._outputs(care)
         writer.numbers(self.n_in, n_out)
         return slices.solve(care, values, planes, self.n_in, n_out, seed)
+
+    def _outputs(self, care: NDArray[np.bool_]) -> int:
+        wanted = (1.4 if self.n_in <= 12 else 0.97) * self.n_in
+        return self.n_out or _outputs(wanted, care, slices.MOST_OUTPUTS)
+
+    def crowds(self, care: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:
+        n_out = self._outputs(care)
+        width = min(512, -(-care.size // (8 * n_out)) * 8)  # of a tile
+        tiles = care[: care.size // (n_out * width) * n_out * width].reshape(-1, n_out, width)
+        return tiles[:: max(len(tiles) // 16, 1)].sum(axis=1).reshape(-1), n_out  # about 16 tiles tell
 
     @staticmethod
     def read(reader: Reader, size: int, seed: int) -> Layout:
