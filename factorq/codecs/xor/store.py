@@ -86,6 +86,15 @@ class Xor(Wrapped):
         return shape
 
     def restored(self) -> Encoded:
+        return self._opened()[0]
+
+    def decode(self) -> NDArray[Any]:
+        whole, care = self._opened()  # the mask, which can take most of the time, is decoded once
+        out = np.zeros(self.shape, self.dtype)
+        out[care] = whole.inner.decode()
+        return out
+
+    def _opened(self) -> tuple[Masked, NDArray[np.bool_]]:
         blank = self.rebuilt(self.blanks())
         self.require(isinstance(blank, Masked), f"{blank.id} has no mask")
         care = cast(Masked, blank).mask()
@@ -99,7 +108,7 @@ class Xor(Wrapped):
             )
             kept = read.kept()
             decoded[name] = bits_kernel.pack(kept, bits) if dtype == "uint8" else kept.view(_DTYPES[dtype])
-        return self.rebuilt(decoded)
+        return cast(Masked, self.rebuilt(decoded)), care
 
     def summary(self) -> str:
         return f"{super().summary()}, {self.inner['id']}, XOR-coded {' and '.join(p[0] for p in self.coded)}"
