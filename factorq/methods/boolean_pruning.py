@@ -40,8 +40,8 @@ class BooleanPruning(Method):
     one bit per kept weight H(S) + (1 - S) in all: .5265 at S = .91, where this method takes .28.
 
     What that costs, of a 4096x4096 Gaussian array at S = .91 and 1 bit, scales included: rank 48 in tiles of 512x512
-    keeps 20.1 % of the squared norm (a threshold on each of the non-negative factors of the magnitudes, which is how
-    such masks are published, 16.3 %; random masks 9 %) and has a relative error of .928 in .2789 bits per weight.
+    keeps 20.1 % of the squared norm (non-negative factors of the magnitudes with a threshold on each, the published
+    recipe as far as it is known here, 16.3 %; random masks 9 %) and has a relative error of .928 in .2789 bits.
     Small tiles of low rank are better at the same size, rank 1 in 11x11, the default, the best: 27.5 %, error .885,
     .2735 bits. The largest weights, wherever they are, hold 41.2 %, error .775, .531 bits; as few of them as fit into
     .2735 bits (S = .962) give .880. ``store="entropy"`` writes the factors of rank 48 in less: .155 bits in all.
