@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from ..arrays import FLOATS
 from ..kernels import bits as bits_kernel
 from ..kernels import rans
-from .base import Encoded, Packed, Wrapped
+from .base import BUFFER_DTYPES, Encoded, Packed, Wrapped
 
-_DTYPES = {"uint8": np.dtype(np.uint8), **FLOATS}
 _MOST = 1 << 48
 
 Part = tuple[str, str, tuple[int, ...], int, int, tuple[int, ...]]
@@ -70,14 +69,14 @@ class Entropy(Wrapped):
         for part in self.coded:
             self.require(_sound(part), f"coded buffer {part!r} is malformed")
             self.require(rans.holds(self.parts[part[0]], part[4]), f"{part[4]} codes in the stream of {part[0]}")
-        return {part[0]: np.zeros(part[2], _DTYPES[part[1]]) for part in self.coded}
+        return {part[0]: np.zeros(part[2], BUFFER_DTYPES[part[1]]) for part in self.coded}
 
     def restored(self) -> Encoded:
         """The other ``Encoded`` as it was, with all codes decoded."""
         decoded = {}
         for name, dtype, shape, bits, size, columns in self.coded:
             codes = rans.unpack(self.parts[name], bits, size, columns)
-            whole = bits_kernel.pack(codes, bits) if dtype == "uint8" else codes.view(_DTYPES[dtype])
+            whole = bits_kernel.pack(codes, bits) if dtype == "uint8" else codes.view(BUFFER_DTYPES[dtype])
             decoded[name] = whole.reshape(shape)
         return self.rebuilt(decoded)
 
@@ -122,7 +121,7 @@ def _codes(array: NDArray[Any], packed: Packed | None) -> tuple[NDArray[Any], Pa
 def _sound(part: Any) -> bool:
     """Whether ``part`` describes a buffer whose codes fill it."""
     match part:
-        case (str(), str(dtype), tuple(shape), int(bits), int(size), tuple(columns)) if dtype in _DTYPES:
+        case (str(), str(dtype), tuple(shape), int(bits), int(size), tuple(columns)) if dtype in BUFFER_DTYPES:
             counts = (*shape, size, *columns)
             if not all(type(n) is int and 0 <= n < _MOST for n in counts) or not 1 <= bits <= 16:
                 return False
@@ -131,5 +130,5 @@ def _sound(part: Any) -> bool:
             entries = int(np.prod(shape, dtype=object))
             if dtype == "uint8":
                 return shape == (bits_kernel.packed_size(size, bits),)
-            return bits == 16 and entries * _DTYPES[dtype].itemsize == 2 * size
+            return bits == 16 and entries * BUFFER_DTYPES[dtype].itemsize == 2 * size
     return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 
 from .. import measure
 from ..arrays import FLOATS, HOST, Array, Home, is_array, namespace, to_host
-from ..codecs.base import Encoded, decode_config
-from ..errors import ArtifactError, FactorqError, affordable, refuse, refuse_type
-from ..forms import Form, from_skeleton
+from ..codecs.base import Encoded
+from ..errors import FactorqError, affordable, refuse, refuse_type
+from ..forms import Form
 from ..named import build
-from . import interchange, layers
+from . import interchange, layers, records
 from .layers import Conv, Operations, Padding, Sizes
-
-_HISTORY = 1000  # objectives kept in a file
 
 
 @dataclass(frozen=True)
@@ -320,18 +318,7 @@ class Factorization:
 
     def record(self) -> dict[str, Any]:
         """All but the buffers, as JSON."""
-        return {
-            "method": dict(self.method_config),
-            "form": self.form.skeleton(),
-            "dtype": self.home.dtype,
-            "shape": list(self.shape),
-            "codecs": {name: factor.config() for name, factor in self.encoded.items()},
-            "entries": list(self.buffers()),
-            "relative_error": _finite(self.relative_error),
-            "gram_error": _finite(self.gram_error),
-            "status": self.status,
-            "history": [_finite(v) for v in self.history[-_HISTORY:]],
-        }
+        return records.written(self)
 
     def buffers(self) -> dict[str, NDArray[Any]]:
         """The stored arrays, each as ``<factor>.<buffer>``."""
@@ -347,37 +334,7 @@ class Factorization:
         ArtifactError
             If they do not fit together.
         """
-        try:
-            configs: Mapping[str, Any] = record["codecs"]
-            # The longest role first: "A" must not take the buffers of "A.x".
-            left, split = dict(buffers), {}
-            for role in sorted(configs, key=len, reverse=True):
-                start = f"{role}."
-                split[role] = {
-                    name.removeprefix(start): left.pop(name) for name in list(left) if name.startswith(start)
-                }
-            if left:
-                raise ArtifactError(f"buffers {', '.join(left)} belong to no factor")
-            leaves = {role: decode_config(configs[role], split[role]) for role in configs}
-            form = from_skeleton(record["form"], leaves)
-            dtype, shape = record["dtype"], tuple(record["shape"])
-            if dtype not in FLOATS or shape != form.shape or set(form.leaves()) != set(leaves):
-                raise ArtifactError(
-                    f"shape {shape} or dtype {dtype!r} does not fit factors that contract to {form.shape}"
-                )
-            return cls(
-                form=form,
-                home=replace(HOST, dtype=dtype),
-                method_config=dict(record["method"]),
-                relative_error=_number(record["relative_error"]),
-                gram_error=None if record["gram_error"] is None else _number(record["gram_error"]),
-                status=str(record["status"]),
-                history=tuple(_number(v) for v in record["history"]),
-            )
-        except ArtifactError:
-            raise
-        except (FactorqError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise ArtifactError(f"malformed description ({type(error).__name__}: {error})") from None
+        return cls(**records.fields(record, buffers))
 
 
 def _wider(a: str, b: str) -> str:
@@ -386,13 +343,3 @@ def _wider(a: str, b: str) -> str:
         return a
     wide = [d for d in ("float64", "float32") if d in (a, b)]
     return wide[0] if wide else "float32"
-
-
-def _finite(value: float | None) -> float | str | None:
-    return value if value is None or math.isfinite(value) else str(value)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ArtifactError(f"{value!r} is no number")
-    return float(value)

@@ -249,10 +249,9 @@ def _coded(form: Form, store: str) -> str:
     """What became of the factors in a store that not all of them take."""
     if store != "xor":
         return ""
-    factors: list[Encoded] = []
-    mapped(form, lambda factor: factors.append(factor) or factor)  # type: ignore[func-returns-value]
-    coded = sum(isinstance(factor, Xor) for factor in factors)
-    return f"; codes of {coded} of {len(factors)} factors XOR-coded" if coded else "; no codes XOR-coded: none, or few"
+    leaves = form.leaves().values()
+    coded = sum(isinstance(leaf.factor, Xor) for leaf in leaves)
+    return f"; codes of {coded} of {len(leaves)} factors XOR-coded" if coded else "; no codes XOR-coded: none, or few"
 
 
 def mapped(form: Form, change: Callable[[Any], Any]) -> Form:

@@ -13,9 +13,10 @@ from .grouped import (
     unpack_rows,
 )
 from .masked import Masked
-from .wrapped import Wrapped
+from .wrapped import BUFFER_DTYPES, Wrapped
 
 __all__ = [
+    "BUFFER_DTYPES",
     "MAX_DIMS",
     "Encoded",
     "Grouped",

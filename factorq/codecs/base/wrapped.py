@@ -10,8 +10,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ...arrays import FLOATS
 from ...errors import ArtifactError
 from .encoded import Encoded, Points, buffer, decode_config
+
+BUFFER_DTYPES = {"uint8": np.dtype(np.uint8), **FLOATS}
+"""What a buffer that is stored as a stream may hold, by name: packed codes, or floating numbers."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)

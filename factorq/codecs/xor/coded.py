@@ -18,7 +18,7 @@ from .parts import Reader
 Bytes = NDArray[np.uint8]
 
 _WORTH = 1.01  # shuffled positions, which cannot be read in parts, are worth so much
-_UNEVEN = 1.5  # times the variance of a random mask
+_UNEVEN = 3, 2  # a ratio: so many times the variance of a random mask
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -199,11 +199,25 @@ def encode(
         raise refuse_type("permute", found=repr(permute), allowed="True, False or None")
     flat = np.ascontiguousarray(mask).reshape(-1)
     kept = np.ascontiguousarray(numbers).reshape(-1)[np.flatnonzero(flat)]  # half the time of a mask as index
+    return of_kept(kept, mask, bits=bits, code=code, seed=seed, permute=permute)
+
+
+def of_kept(
+    kept: NDArray[Any],
+    mask: NDArray[np.bool_],
+    *,
+    bits: int | None,
+    code: Code,
+    seed: int = 0,
+    permute: bool | None = None,
+) -> Coded:
+    """:func:`encode` of the numbers that matter alone, (count,) in C order."""
+    flat = np.ascontiguousarray(mask).reshape(-1)
     planes, signed = _planes(kept, bits)
     words = _bits_of(kept).astype(np.uint64) & np.uint64((1 << planes) - 1)
 
     def written(shuffled: bool) -> Bytes:
-        contents = Contents(flat, numbers.dtype, signed, order(flat.size, seed) if shuffled else None)
+        contents = Contents(flat, kept.dtype, signed, order(flat.size, seed) if shuffled else None)
         return contents.written(words, planes, code, seed)
 
     data = written(bool(permute))
@@ -214,9 +228,13 @@ def encode(
 
 
 def _clustered(counts: NDArray[np.int64], size: int) -> bool:
-    """Whether counts among ``size`` positions each vary far more than those of a random mask would."""
-    mean = counts.mean() if counts.size else 0.0
-    return bool(mean and counts.var() > _UNEVEN * mean * (1 - mean / size))
+    """Whether counts among ``size`` positions each vary far more than those of a random mask would.
+
+    In integers, since it decides what is written: the variance is over that of the binomial distribution.
+    """
+    total, squares = int(counts.sum()), int((counts * counts).sum())
+    spread, expected = counts.size * squares - total * total, total * (counts.size * size - total)
+    return _UNEVEN[1] * size * spread > _UNEVEN[0] * expected
 
 
 def _numbers(values: Any) -> NDArray[Any]:

@@ -38,8 +38,11 @@ class Code(ABC):
     @abstractmethod
     def write(
         self, care: NDArray[np.bool_], values: NDArray[np.uint64], planes: int, seed: int, writer: Writer
-    ) -> Bytes:
-        """The streams (planes, bytes) for the bits ``values`` at ``care`` (n,); what a reader needs, to the writer."""
+    ) -> tuple[Bytes, Layout]:
+        """The streams (planes, bytes) for the bits ``values`` at ``care`` (n,), and how to read them.
+
+        What :meth:`read` needs for that goes to the writer.
+        """
 
     def crowds(self, care: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:
         """How many of the positions that share inputs matter, here and there, and how many positions those are."""
@@ -48,7 +51,7 @@ class Code(ABC):
     @staticmethod
     @abstractmethod
     def read(reader: Reader, size: int, seed: int) -> Layout:
-        """The inverse of :meth:`write`, for ``size`` positions."""
+        """How to read the streams that :meth:`write` made for ``size`` positions."""
 
     @abstractmethod
     def __str__(self) -> str: ...
@@ -85,16 +88,17 @@ class Slices(Code):
     n_out: int | None = None
 
     def __post_init__(self) -> None:
-        _check("n_in", self.n_in, 1, 512)
+        _check("n_in", self.n_in, 1, slices.MOST_INPUTS)
         if self.n_out is not None:
             _check("n_out", self.n_out, 1, slices.MOST_OUTPUTS)
 
     def write(
         self, care: NDArray[np.bool_], values: NDArray[np.uint64], planes: int, seed: int, writer: Writer
-    ) -> Bytes:
+    ) -> tuple[Bytes, Layout]:
         n_out = self._outputs(care)
         writer.numbers(self.n_in, n_out)
-        return slices.solve(care, values, planes, self.n_in, n_out, seed)
+        streams = slices.solve(care, values, planes, self.n_in, n_out, seed)
+        return streams, _of_slices(care.size, self.n_in, n_out, seed)
 
     def _outputs(self, care: NDArray[np.bool_]) -> int:
         wanted = (1.4 if self.n_in <= 12 else 0.97) * self.n_in
@@ -108,16 +112,10 @@ class Slices(Code):
 
     @staticmethod
     def read(reader: Reader, size: int, seed: int) -> Layout:
-        n_in, n_out = reader.number(512), reader.number(slices.MOST_OUTPUTS)
+        n_in, n_out = reader.number(slices.MOST_INPUTS), reader.number(slices.MOST_OUTPUTS)
         if not n_in or not n_out:
             raise ArtifactError("xor: a slice without inputs or outputs")
-        tile = 512 * n_out
-
-        def outputs(streams: Bytes, start: int, stop: int) -> tuple[Bytes, int]:
-            tiles = start // tile, -(-stop // tile)
-            return slices.outputs(streams, size, n_in, n_out, seed, tiles), tiles[0] * tile
-
-        return Layout(slices.stream_size(size, n_in, n_out), outputs)
+        return _of_slices(size, n_in, n_out, seed)
 
     def published_bits(self, patches: NDArray[np.int64], size: int, block: int | None = None) -> int:
         """Bits of a plane in the format of the paper: inputs, a number of patches per slice, patch positions.
@@ -189,29 +187,26 @@ class Sequential(Code):
     n_out: int | None = None
 
     def __post_init__(self) -> None:
-        _check("n_in", self.n_in, 1, 8)
-        _check("registers", self.registers, 0, 2)
+        _check("n_in", self.n_in, 1, sequential.MOST_INPUTS)
+        _check("registers", self.registers, 0, sequential.MOST_REGISTERS)
         if self.n_out is not None:
-            _check("n_out", self.n_out, 1, 1024)
+            _check("n_out", self.n_out, 1, sequential.MOST_OUTPUTS)
 
     def write(
         self, care: NDArray[np.bool_], values: NDArray[np.uint64], planes: int, seed: int, writer: Writer
-    ) -> Bytes:
-        n_out = self.n_out or _outputs(self.n_in, care, 1024)
+    ) -> tuple[Bytes, Layout]:
+        n_out = self.n_out or _outputs(self.n_in, care, sequential.MOST_OUTPUTS)
         writer.numbers(self.n_in, n_out, self.registers)
-        return sequential.solve(care, values, planes, self.n_in, n_out, self.registers, seed)
+        streams = sequential.solve(care, values, planes, self.n_in, n_out, self.registers, seed)
+        return streams, _of_steps(care.size, self.n_in, n_out, self.registers, seed)
 
     @staticmethod
     def read(reader: Reader, size: int, seed: int) -> Layout:
-        n_in, n_out, registers = reader.number(8), reader.number(1024), reader.number(2)
+        most = sequential.MOST_INPUTS, sequential.MOST_OUTPUTS, sequential.MOST_REGISTERS
+        n_in, n_out, registers = map(reader.number, most)
         if not n_in or not n_out:
             raise ArtifactError("xor: a step without inputs or outputs")
-
-        def outputs(streams: Bytes, start: int, stop: int) -> tuple[Bytes, int]:
-            steps = start // n_out, -(-stop // n_out)
-            return sequential.outputs(streams, size, n_in, n_out, registers, seed, steps), steps[0] * n_out
-
-        return Layout(sequential.stream_size(size, n_in, n_out), outputs)
+        return _of_steps(size, n_in, n_out, registers, seed)
 
     def __str__(self) -> str:
         return f"{self.n_in} bits a step, {self.registers} registers"
@@ -264,7 +259,7 @@ class Banded(Code):
 
     def write(
         self, care: NDArray[np.bool_], values: NDArray[np.uint64], planes: int, seed: int, writer: Writer
-    ) -> Bytes:
+    ) -> tuple[Bytes, Layout]:
         counts = pace.counts_of(care)
         density = int(counts.sum()) / max(care.size, 1)
         step = 256 if 256 * density <= 128 else 128
@@ -282,35 +277,58 @@ class Banded(Code):
             chosen = values[before : before + count]
             streams.append(banded.solve(network, care[part], chosen, planes, starts, slots))
             before += count
-        return np.concatenate(streams, axis=1)
+        return np.concatenate(streams, axis=1), _of_windows(care.size, network, found)
 
     @staticmethod
     def read(reader: Reader, size: int, seed: int) -> Layout:
         window, power, advance = reader.number(128), reader.number(14), reader.number(128)
         if window < 1 or power < 6:
             raise ArtifactError("xor: a network without a window")
-        network, step = banded.Network(window, 1 << power, advance, seed), 1 << power
+        network = banded.Network(window, 1 << power, advance, seed)
         found = (pace.read_followed if reader.number(1) else pace.read_steady)(reader, size, network)
-        segments = _segments(found, size, step)
-        begins = np.cumsum([0, *(-(-slots // 8) for slots in found.slots)]).tolist()
-
-        def outputs(streams: Bytes, start: int, stop: int) -> tuple[Bytes, int]:
-            first, whole = start // step * step, found.steps * step
-            pieces = []
-            for k in range(first // whole, -(-stop // whole)):
-                part, starts, slots = segments[k]
-                own = np.ascontiguousarray(streams[:, begins[k] : begins[k + 1]])
-                steps = max(first - part.start, 0) // step, min(-(-(stop - part.start) // step), starts.size)
-                pieces.append(banded.outputs(network, own, part.stop - part.start, starts, slots, steps))
-            return np.concatenate(pieces or [np.zeros((len(streams), 0), np.uint8)], axis=1), first
-
-        return Layout(found.nbytes, outputs)
+        return _of_windows(size, network, found)
 
     def __str__(self) -> str:
         return f"windows of {self.window} bits, {'paced' if self.paced else 'at one rate'}"
 
 
 CODES: dict[int, type[Code]] = {code.number: code for code in (Slices, Sequential, Banded)}
+
+
+def _of_slices(size: int, n_in: int, n_out: int, seed: int) -> Layout:
+    tile = 512 * n_out
+
+    def outputs(streams: Bytes, start: int, stop: int) -> tuple[Bytes, int]:
+        tiles = start // tile, -(-stop // tile)
+        return slices.outputs(streams, size, n_in, n_out, seed, tiles), tiles[0] * tile
+
+    return Layout(slices.stream_size(size, n_in, n_out), outputs)
+
+
+def _of_steps(size: int, n_in: int, n_out: int, registers: int, seed: int) -> Layout:
+    def outputs(streams: Bytes, start: int, stop: int) -> tuple[Bytes, int]:
+        steps = start // n_out, -(-stop // n_out)
+        return sequential.outputs(streams, size, n_in, n_out, registers, seed, steps), steps[0] * n_out
+
+    return Layout(sequential.stream_size(size, n_in, n_out), outputs)
+
+
+def _of_windows(size: int, network: banded.Network, found: pace.Pace) -> Layout:
+    step = network.step
+    segments = _segments(found, size, step)
+    begins = np.cumsum([0, *(-(-slots // 8) for slots in found.slots)]).tolist()
+
+    def outputs(streams: Bytes, start: int, stop: int) -> tuple[Bytes, int]:
+        first, whole = start // step * step, found.steps * step
+        pieces = []
+        for k in range(first // whole, -(-stop // whole)):
+            part, starts, slots = segments[k]
+            own = np.ascontiguousarray(streams[:, begins[k] : begins[k + 1]])
+            steps = max(first - part.start, 0) // step, min(-(-(stop - part.start) // step), starts.size)
+            pieces.append(banded.outputs(network, own, part.stop - part.start, starts, slots, steps))
+        return np.concatenate(pieces or [np.zeros((len(streams), 0), np.uint8)], axis=1), first
+
+    return Layout(found.nbytes, outputs)
 
 
 def _segments(found: pace.Pace, size: int, step: int) -> list[tuple[slice, NDArray[np.int64], int]]:

@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from ...arrays import FLOATS
 from ...errors import ArtifactError
 from ...kernels import bits as bits_kernel
 from ...kernels import deposit, gaps, rans
@@ -26,9 +27,7 @@ Bytes = NDArray[np.uint8]
 Words = NDArray[np.uint64]
 
 _INTEGERS = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
-_FLOATS = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)
-DTYPES = tuple(map(np.dtype, (*_INTEGERS, *_FLOATS)))
-_FRACTIONS = {9: 10, 10: 7, 11: 23, 12: 52}  # bits of a significand, by the place of its dtype
+DTYPES = (*map(np.dtype, _INTEGERS), *FLOATS.values())
 PLAIN, INVERTED, ENTROPY, CONTINUED = range(4)  # what became of a plane
 _WORTH = 0.98  # of one bit per number: entropy coding takes planes that it brings under this
 
@@ -53,8 +52,9 @@ class Contents:
     def written(self, words: Words, planes: int, code: Code, seed: int) -> Bytes:
         """The stream of the numbers ``words`` (count,) that matter, of ``planes`` bits."""
         self.tags = [PLAIN] * planes
-        place = DTYPES.index(self.dtype)
-        exponent = range(_FRACTIONS[place], planes - 1) if place in _FRACTIONS else range(0)
+        floating = self.dtype in FLOATS.values()
+        digits = ml_dtypes.finfo(self.dtype).nmant if floating else planes  # type: ignore[no-untyped-call]
+        exponent = range(digits, planes - 1)
         sections = [
             self._try(words, exponent if j in exponent else range(j, j + 1))
             for j in range(planes)
@@ -69,13 +69,10 @@ class Contents:
         chosen = _gathered(chosen ^ inverse, plain)
         writer = Writer()
         flags = int(self.signed) | 2 * (self.order is not None)
-        writer.numbers(place, flags, planes, self.size, self.count, seed, code.number, *self.tags)
+        writer.numbers(DTYPES.index(self.dtype), flags, planes, self.size, self.count, seed, code.number, *self.tags)
         if plain:
-            streams = code.write(self.placed, chosen, len(plain), seed, writer)
-            head = Reader(writer.stream())  # patches are what a reader would get wrong
-            _skip(head, 7 + planes)
-            layout = type(code).read(head, self.size, seed)
-            for ranks in _wrong(layout, streams, self.placed, chosen):
+            streams, layout = code.write(self.placed, chosen, len(plain), seed, writer)
+            for ranks in _wrong(layout, streams, self.placed, chosen):  # patches are what a reader would get wrong
                 _write_patches(writer, ranks, self.count)
         for section in sections:
             if section is not None:
@@ -224,11 +221,6 @@ def _gathered(words: Words, planes: list[int]) -> Words:
     for k, j in enumerate(planes):
         found |= ((words >> np.uint64(j)) & np.uint64(1)) << np.uint64(k)
     return found
-
-
-def _skip(reader: Reader, numbers: int) -> None:
-    for _ in range(numbers):
-        reader.number((1 << 64) - 1)
 
 
 def _wrong(layout: Layout, streams: Bytes, care: NDArray[np.bool_], values: Words) -> Iterable[NDArray[np.int64]]:

@@ -55,9 +55,9 @@ class Pace:
 
 def counts_of(care: NDArray[np.bool_]) -> Indices:
     """Positions that matter in each run of 64."""
-    padded = np.zeros(-(-care.size // RUN) * RUN, np.bool_)
-    padded[: care.size] = care
-    return np.bitwise_count(np.packbits(padded).view(np.uint64)).astype(np.int64)
+    packed = np.zeros(-(-care.size // RUN) * RUN // 8, np.uint8)
+    packed[: -(-care.size // 8)] = np.packbits(care)
+    return np.bitwise_count(packed.view(np.uint64)).astype(np.int64)
 
 
 # --- one rate ---------------------------------------------------------------------------------------------------------

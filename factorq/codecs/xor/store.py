@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from ...arrays import FLOATS
 from ...kernels import bits as bits_kernel
-from ..base import Encoded, Masked, Wrapped
-from .coded import Coded, encode
+from ..base import BUFFER_DTYPES, Encoded, Masked, Wrapped
+from .coded import Coded, of_kept
+from .codes import Banded
 
-_DTYPES = {"uint8": np.dtype(np.uint8), **FLOATS}
 _WORTH = 17 / 16  # an XOR stream of more than this share of the packed bytes is not taken
 _PREFIX = "inner."
 
@@ -25,8 +25,8 @@ Part = tuple[str, str, int]
 class Xor(Wrapped):
     """The array of a codec with a mask, the codes of the kept entries as streams of :mod:`factorq.codecs.xor`.
 
-    The mask is stored in the fewest bytes of all ways, often one that is decoded bit after bit. Scales and whatever
-    else belongs to the kept entries stay as they are.
+    The mask, scales and whatever else belongs to the kept entries stay as they are; :func:`xored` stores the mask in
+    the fewest bytes of all ways, often one that is decoded bit after bit.
 
     Parameters
     ----------
@@ -52,12 +52,10 @@ class Xor(Wrapped):
     @classmethod
     def encode(cls, encoded: Encoded) -> Xor:
         """What ``encoded``, a codec with a mask, stores."""
-        masked = cast(Masked, encoded).smallest()
+        masked = cast(Masked, encoded)
         care, parts, coded = masked.mask(), masked.buffers(), []
         for name, (codes, bits) in _codes(masked).items():
-            values = np.zeros(care.size, codes.dtype)
-            values[np.flatnonzero(care)] = codes
-            stream = encode(values.reshape(care.shape), care, bits=bits).data
+            stream = of_kept(codes, care, bits=bits, code=Banded()).data
             if stream.nbytes <= _WORTH * parts[name].nbytes:
                 coded.append((name, str(parts[name].dtype), bits))
                 parts[name] = stream
@@ -75,7 +73,7 @@ class Xor(Wrapped):
             self.require(_sound(part), f"coded buffer {part!r} is malformed")
             name, dtype, bits = part
             size = bits_kernel.packed_size(count, bits) if dtype == "uint8" else count
-            made[name] = np.zeros(size, _DTYPES[dtype])
+            made[name] = np.zeros(size, BUFFER_DTYPES[dtype])
         return made
 
     @property
@@ -101,13 +99,13 @@ class Xor(Wrapped):
         decoded = {}
         for name, dtype, bits in self.coded:
             read = Coded(self.parts[name], care)
-            wanted = np.dtype(np.uint8 if bits <= 8 else np.uint16) if dtype == "uint8" else _DTYPES[dtype]
+            wanted = np.dtype(np.uint8 if bits <= 8 else np.uint16) if dtype == "uint8" else BUFFER_DTYPES[dtype]
             fits = read.bits == bits and read.dtype == wanted
             self.require(
                 fits, f"{read.bits} planes of {read.dtype} in the stream of {name}, expected {bits} of {wanted}"
             )
             kept = read.kept()
-            decoded[name] = bits_kernel.pack(kept, bits) if dtype == "uint8" else kept.view(_DTYPES[dtype])
+            decoded[name] = bits_kernel.pack(kept, bits) if dtype == "uint8" else kept.view(BUFFER_DTYPES[dtype])
         return cast(Masked, self.rebuilt(decoded)), care
 
     def summary(self) -> str:
@@ -135,8 +133,9 @@ def xored(encoded: Encoded) -> Encoded:
     """
     if not isinstance(encoded, Masked) or not encoded.inner.size:
         return encoded
-    found = Xor.encode(encoded)
-    return found if found.coded else encoded.smallest()
+    smallest = encoded.smallest()
+    found = Xor.encode(smallest)
+    return found if found.coded else smallest
 
 
 def _codes(masked: Masked) -> dict[str, tuple[NDArray[Any], int]]:

@@ -26,10 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ArtifactError, refuse, refuse_type
-from .. import twin
+from .. import checks, twin
 from ..splitmix64 import splitmix64
 
-MOST_PLANES = 64
 SPARE = 6
 """Bits beyond the last equation: a random system of so many more unknowns is of full rank in 63 of 64 cases."""
 MARGIN = 9
@@ -145,20 +144,14 @@ def solve(
     >>> stream.shape, bits[care].tolist()
     ((1, 2), [1, 0, 1, 1, 0, 1, 0, 0])
     """
-    if not isinstance(care, np.ndarray) or care.dtype != np.bool_ or care.ndim != 1:
-        raise refuse_type("care", found=_kind(care), allowed="a 1-D array of bool")
-    if not isinstance(values, np.ndarray) or values.dtype != np.uint64 or values.ndim != 1:
-        raise refuse_type("values", found=_kind(values), allowed="a 1-D array of uint64")
-    count = int(np.count_nonzero(care))
-    if values.size != count:
-        raise refuse("values", found=f"{values.size} of them", allowed=f"one for each of {count} positions")
-    _check_integer("planes", planes, 1, MOST_PLANES)
+    _check_integer("planes", planes, 1, checks.MOST_PLANES)
+    care, values = checks.equations(care, values, planes)
     _check_integer("slots", slots, 0, 1 << 48)
     fault = _fault(starts, slots, care.size, network.step)
     if fault:
         raise refuse("starts", found=fault, allowed="where the window of each step begins")
-    arrays = (np.ascontiguousarray(care), np.ascontiguousarray(values), planes, np.ascontiguousarray(starts))
-    stream: Bytes = twin(__name__, care).solve(network, *arrays, slots)
+    begins = np.ascontiguousarray(starts)
+    stream: Bytes = twin(__name__, care).solve(network, care, values, planes, begins, slots)
     return stream
 
 
@@ -195,12 +188,14 @@ def outputs(
         If ``steps`` is no range of the steps, or ``stream`` no array of that kind.
     """
     if not isinstance(stream, np.ndarray):
-        raise refuse_type("stream", found=_kind(stream), allowed="a 2-D array of uint8")
+        raise refuse_type("stream", found=checks.kind(stream), allowed="a 2-D array of uint8")
     fault = _fault(starts, slots, size, network.step)
     if fault:
         raise ArtifactError(f"banded stream: {fault}")
     if stream.dtype != np.uint8 or stream.ndim != 2 or stream.shape[1] != -(-slots // 8):
-        raise ArtifactError(f"banded stream: found {_kind(stream)}, expected uint8 of shape (planes, {-(-slots // 8)})")
+        raise ArtifactError(
+            f"banded stream: found {checks.kind(stream)}, expected uint8 of shape (planes, {-(-slots // 8)})"
+        )
     first, stop = steps or (0, starts.size)
     if not 0 <= first <= stop <= starts.size:
         raise refuse("steps", found=steps, allowed=f"a range of the {starts.size} steps")
@@ -296,7 +291,7 @@ def follow(counts: Indices, runs: int, segment: int, window: int, lead: int) -> 
 def _fault(starts: Any, slots: int, size: int, step: int) -> str:
     """What is wrong with the windows of ``size`` positions; empty if nothing."""
     if not isinstance(starts, np.ndarray) or starts.dtype != np.int64 or starts.shape != (-(-size // step),):
-        return f"starts are {_kind(starts)}, {size} positions have {-(-size // step)} steps of {step}"
+        return f"starts are {checks.kind(starts)}, {size} positions have {-(-size // step)} steps of {step}"
     if starts.size and not 0 <= int(starts.min()) <= int(starts.max()) <= slots:
         return f"starts from {starts.min()} to {starts.max()}, within a stream of {slots} bits"
     return ""
@@ -305,7 +300,3 @@ def _fault(starts: Any, slots: int, size: int, step: int) -> str:
 def _check_integer(name: str, value: object, low: int, high: int) -> None:
     if type(value) is not int or not low <= value <= high:
         raise refuse(name, found=repr(value), allowed=f"an integer from {low} to {high}")
-
-
-def _kind(x: Any) -> str:
-    return f"{x.dtype} of shape {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__

@@ -11,16 +11,15 @@ S = .9, are 20 KiB: they stay in the first-level cache, and are loaded as vector
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from ..words.numba_twin import popcount, trailing_zeros
+from ..words.numba_twin import inline, kernel, popcount, trailing_zeros
 from . import DRIFT, LOSS, MARGIN, SPARE, WISHES, Network
 
 Words = NDArray[np.uint64]
@@ -29,7 +28,6 @@ Function = Callable[..., Any]
 _WORDS, _PLANES = types.Array(types.uint64, 1, "C"), types.Array(types.uint64, 2, "C")
 _INDICES, _TABLES = types.Array(types.int64, 1, "C"), types.Array(types.uint64, 4, "C")
 _PAIR: Any = types.UniTuple(types.int64, 2)  # type: ignore[no-untyped-call]
-_njit: Any = numba.njit
 
 
 def solve(
@@ -81,19 +79,10 @@ def follow(
     return moves, slots, lost
 
 
-def _kernel(*signature: Any) -> Callable[[Function], Function]:
-    decorate: Callable[[Function], Function] = _njit(*signature, cache=True, nogil=True)
-    return decorate
-
-
-def _inline(typer: Callable[..., Any]) -> Any:
-    return intrinsic(typer)
-
-
 # --- elimination ------------------------------------------------------------------------------------------------------
 
 
-@_kernel(types.void(_WORDS, _WORDS, _INDICES, types.int64, _PLANES, _INDICES, _WORDS, _WORDS, _WORDS))
+@kernel(types.void(_WORDS, _WORDS, _INDICES, types.int64, _PLANES, _INDICES, _WORDS, _WORDS, _WORDS))
 def _eliminate(
     care: Words,
     values: Words,
@@ -151,7 +140,7 @@ def _eliminate(
                 base += np.uint64(64)
 
 
-@_kernel(types.void(_WORDS, _WORDS, _WORDS, _PLANES))
+@kernel(types.void(_WORDS, _WORDS, _WORDS, _PLANES))
 def _substitute(low: Words, high: Words, right: Words, x: Words) -> None:
     """The bits of all planes from the last pivot to the first; free ones are 0."""
     full = ~np.uint64(0)
@@ -167,7 +156,7 @@ def _substitute(low: Words, high: Words, right: Words, x: Words) -> None:
             x[plane, at] |= bit << z
 
 
-@_kernel(_PAIR(_INDICES, _INDICES, types.int64))
+@kernel(_PAIR(_INDICES, _INDICES, types.int64))
 def _waiting(counts: NDArray[np.int64], starts: NDArray[np.int64], window: int) -> tuple[int, int]:
     lost, queue, begin = 0, 0, 0
     for t in range(counts.size):
@@ -177,7 +166,7 @@ def _waiting(counts: NDArray[np.int64], starts: NDArray[np.int64], window: int) 
     return lost, queue
 
 
-@_kernel(types.float64(_INDICES, *(types.int64,) * 4, _INDICES, _INDICES, _INDICES))
+@kernel(types.float64(_INDICES, *(types.int64,) * 4, _INDICES, _INDICES, _INDICES))
 def _follow(
     counts: NDArray[np.int64],
     runs: int,
@@ -222,10 +211,12 @@ def _follow(
 # --- decoding ---------------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=8)
 def _tables(network: Network, wide: int) -> Words:
     """tables[c, g, v]: words c * wide .. of a step's outputs, were bits 4 g .. of the window v and all others 0.
 
-    They begin at a multiple of 64 bytes: rows that lie in two cache lines take a third of the speed.
+    They begin at a multiple of 64 bytes: rows that lie in two cache lines take a third of the speed. All segments of a
+    stream share them; to build them takes a quarter of the time of decoding one.
     """
     groups = 8 * -(-(network.window + network.advance) // 32)
     size = network.step // 64 * groups * 16
@@ -236,7 +227,7 @@ def _tables(network: Network, wide: int) -> Words:
     return tables
 
 
-@_kernel(types.void(_PLANES, _INDICES, _TABLES))
+@kernel(types.void(_PLANES, _INDICES, _TABLES))
 def _fill(rows: Words, offsets: NDArray[np.int64], tables: Words) -> None:
     wide = tables.shape[3]
     for j in range(rows.shape[0]):
@@ -256,7 +247,7 @@ def _fill(rows: Words, offsets: NDArray[np.int64], tables: Words) -> None:
                         tables[c, g, v, k] = tables[c, g, v - lowest, k] ^ tables[c, g, lowest, k]
 
 
-@_inline
+@inline
 def _look_up_step(typing: Any, tables: Any, chunk: Any, words: Any, start: Any, out: Any, at: Any, halves: Any) -> Any:
     """``out[at], .. = `` XOR over g of ``tables[chunk, g, bits start + 4 g ..]``: all of it vectors, without a loop.
 
@@ -302,19 +293,19 @@ def _look_up_step(typing: Any, tables: Any, chunk: Any, words: Any, start: Any, 
     return types.void(tables, types.int64, words, types.int64, out, at, halves), generate
 
 
-@_kernel()
+@kernel()
 def _look_up_1(words: Words, starts: NDArray[np.int64], tables: Words, out: Words, halves: tuple[int, ...]) -> None:
     for t in range(starts.size):
         _look_up_step(tables, 0, words, starts[t], out, (t,), halves)
 
 
-@_kernel()
+@kernel()
 def _look_up_2(words: Words, starts: NDArray[np.int64], tables: Words, out: Words, halves: tuple[int, ...]) -> None:
     for t in range(starts.size):
         _look_up_step(tables, 0, words, starts[t], out, (2 * t, 0), halves)
 
 
-@_kernel()
+@kernel()
 def _look_up_4(words: Words, starts: NDArray[np.int64], tables: Words, out: Words, halves: tuple[int, ...]) -> None:
     """At S = .9, 15 Gbit/s; a loop over the halves that adds to ``out`` takes three times as long."""
     chunks = tables.shape[0]

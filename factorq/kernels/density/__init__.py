@@ -43,14 +43,12 @@ Damped Newton steps: as in the scale model of :mod:`factorq.kernels.mixing`.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from ...arrays import Array, dtype_name, is_array, to_host
+from ...arrays import Array
 from ...errors import ArtifactError, refuse, refuse_type
-from .. import twin
+from .. import checks, twin
 from .tables import GROUP, MOST_SETTING, Settings, settings
 
 __all__ = ["GROUP", "decode", "encode", "holds"]
@@ -86,7 +84,7 @@ def encode(mask: Array, group: int = 0) -> NDArray[np.uint8]:
     >>> stream.size < mask.size // 8, np.array_equal(decode(stream, mask.shape), mask)
     (True, True)
     """
-    host = _check("mask", mask, "bool", 2)
+    host = checks.host_array("mask", mask, "bool", 2)
     _check_group(group, host.shape[1])
     chosen = settings(host, int(group))
     words, low, width = twin(__name__, host).encode(host.reshape(-1).view(np.uint8), host.shape, int(group), chosen)
@@ -118,7 +116,7 @@ def decode(stream: Array, shape: tuple[int, int], group: int = 0) -> NDArray[np.
     ArgumentTypeError, ArgumentError
         If ``stream`` is no uint8 vector, ``shape`` no pair of sizes, or ``group`` outside what is allowed.
     """
-    host = _check("stream", stream, "uint8", 1)
+    host = checks.host_array("stream", stream, "uint8", 1)
     sizes = isinstance(shape, tuple) and len(shape) == 2 and all(type(n) is int and 0 <= n < _MOST for n in shape)
     if not sizes:
         raise refuse_type("shape", found=repr(shape), allowed="a pair of integers of at least 0")
@@ -154,16 +152,6 @@ def _written(words: NDArray[np.uint32], low: int, width: int) -> bytes:
     number = (int.from_bytes(words.astype(">u4").tobytes(), "big") << 64) + -(-low // step) * step
     written = number.to_bytes(4 * words.size + 8, "big")
     return written[:-8] + written[-8:].rstrip(b"\0")
-
-
-def _check(name: str, x: Array, dtype: str, ndim: int) -> NDArray[Any]:
-    if not is_array(x):
-        raise refuse_type(name, found=type(x).__name__, allowed="an array", remedy="wrap it with numpy.asarray")
-    if dtype_name(x) != dtype:
-        raise refuse_type(name, found=f"dtype {x.dtype}", allowed=dtype)
-    if len(x.shape) != ndim:
-        raise refuse(name, found=f"shape {tuple(x.shape)}", allowed=f"a {ndim}-D array")
-    return np.asarray(to_host(x), order="C")
 
 
 def _check_group(group: int, n: int) -> None:

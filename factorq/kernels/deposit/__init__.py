@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...arrays import Array, dtype_name, is_array, to_host
+from ...arrays import Array
 from ...errors import ArtifactError, refuse, refuse_type
-from .. import twin
+from .. import checks, twin
 
 __all__ = ["count", "deposit", "extract", "rank", "ranks", "select"]
 
@@ -186,7 +186,7 @@ def rank(mask: Array, directory: NDArray[np.int64], i: Any, every: int = 512) ->
     >>> rank(mask, directory, 600), select(mask, directory, 200)
     (200, 600)
     """
-    positions = _vector("mask", mask)
+    positions = checks.host_array("mask", mask, "uint8", 1)
     _check_directory(directory, positions, every)
     wanted = _indices("i", i, 8 * positions.size + 1)
     out: NDArray[np.int64] = np.empty(wanted.size, np.int64)
@@ -216,7 +216,7 @@ def select(mask: Array, directory: NDArray[np.int64], k: Any, every: int = 512) 
     ArgumentTypeError, ArgumentError
         If an argument is outside the above.
     """
-    positions = _vector("mask", mask)
+    positions = checks.host_array("mask", mask, "uint8", 1)
     _check_directory(directory, positions, every)
     wanted = _indices("k", k, int(directory[-1]))
     out: NDArray[np.int64] = np.empty(wanted.size, np.int64)
@@ -233,7 +233,7 @@ def _bitmap(mask: Array, size: int) -> Bits:
         raise refuse_type("size", found=repr(size), allowed="an integer")
     if size < 0:
         raise refuse("size", found=size, allowed="an integer of at least 0")
-    positions = _vector("mask", mask)
+    positions = checks.host_array("mask", mask, "uint8", 1)
     if positions.size != (int(size) + 7) // 8:
         raise ArtifactError(f"mask: found {positions.size} bytes, {size} positions take {(int(size) + 7) // 8}")
     if size % 8 and int(positions[-1]) >> (size % 8):
@@ -242,30 +242,13 @@ def _bitmap(mask: Array, size: int) -> Bits:
 
 
 def _planes(name: str, x: Array) -> Bits:
-    planes = _bytes(name, x)
-    if planes.ndim not in (1, 2):
-        raise refuse(name, found=f"shape {planes.shape}", allowed="(bytes,) or (planes, bytes)")
+    planes = checks.host_array(name, x, "uint8", 1, 2)
     return planes if planes.ndim == 2 else planes[None]
 
 
 def _check_length(name: str, planes: Bits, bits: int) -> None:
     if planes.shape[1] != (bits + 7) // 8:
         raise ArtifactError(f"{name}: found {planes.shape[1]} bytes per plane, {bits} bits take {(bits + 7) // 8}")
-
-
-def _vector(name: str, x: Array) -> Bits:
-    found = _bytes(name, x)
-    if found.ndim != 1:
-        raise refuse(name, found=f"shape {found.shape}", allowed="a 1-D array", remedy="reshape it to (-1,)")
-    return found
-
-
-def _bytes(name: str, x: Array) -> Bits:
-    if not is_array(x):
-        raise refuse_type(name, found=type(x).__name__, allowed="an array", remedy="wrap it with numpy.asarray")
-    if dtype_name(x) != "uint8":
-        raise refuse_type(name, found=f"dtype {x.dtype}", allowed="uint8")
-    return np.asarray(to_host(x), order="C")
 
 
 def _check_every(every: int) -> None:

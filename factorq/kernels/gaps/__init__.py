@@ -17,14 +17,12 @@ for p <= 0.3, where powers of two alone lose up to 2.3 %.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from ...arrays import Array, dtype_name, is_array, to_host
-from ...errors import ArtifactError, refuse, refuse_type
-from .. import twin
+from ...arrays import Array
+from ...errors import ArtifactError, refuse_type
+from .. import checks, twin
 
 MOST_POSITIONS = 2**48
 """Sizes above this are refused: no memory holds them, and 64-bit arithmetic on gaps stays exact below it."""
@@ -47,7 +45,7 @@ def plan(mask: Array) -> tuple[int, int]:
     ArgumentTypeError, ArgumentError
         If ``mask`` is no 1-D boolean array.
     """
-    host = _check_vector("mask", mask, "bool")
+    host = checks.host_array("mask", mask, "bool", 1)
     parameter, nbytes = twin(__name__, host).plan(host)
     return int(parameter), int(nbytes)
 
@@ -77,7 +75,7 @@ def encode(mask: Array) -> tuple[NDArray[np.uint8], int]:
     >>> stream.size, parameter, decode(stream, parameter, 1000, 10).nonzero()[0][:3].tolist()
     (10, 80, [3, 103, 203])
     """
-    host = _check_vector("mask", mask, "bool")
+    host = checks.host_array("mask", mask, "bool", 1)
     stream, parameter = twin(__name__, host).encode(host)
     return stream, int(parameter)
 
@@ -104,7 +102,7 @@ def decode(stream: Array, parameter: int, size: int, count: int) -> NDArray[np.b
     ArgumentTypeError, ArgumentError
         If ``stream`` is no uint8 vector, or a number is no integer.
     """
-    host = _check_vector("stream", stream, "uint8")
+    host = checks.host_array("stream", stream, "uint8", 1)
     for name, value in (("parameter", parameter), ("size", size), ("count", count)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             raise refuse_type(name, found=repr(value), allowed="an integer")
@@ -117,13 +115,3 @@ def decode(stream: Array, parameter: int, size: int, count: int) -> NDArray[np.b
         raise ArtifactError(f"parameter: found {parameter}, allowed is 2..{2 * max(size, 1) + 1} for {size} positions")
     mask: NDArray[np.bool_] = twin(__name__, host).decode(host, parameter, size, count)
     return mask
-
-
-def _check_vector(name: str, x: Array, dtype: str) -> NDArray[Any]:
-    if not is_array(x):
-        raise refuse_type(name, found=type(x).__name__, allowed="an array", remedy="wrap it with numpy.asarray")
-    if dtype_name(x) != dtype:
-        raise refuse_type(name, found=f"dtype {x.dtype}", allowed=dtype)
-    if len(x.shape) != 1:
-        raise refuse(name, found=f"shape {tuple(x.shape)}", allowed="a 1-D array", remedy="reshape it to (-1,)")
-    return np.ascontiguousarray(to_host(x))

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numba
 import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
 from ...errors import ArtifactError
 from ..bits.numba_twin import pack
-from ..words.numba_twin import trailing_zeros
+from ..words.numba_twin import kernel, trailing_zeros
 from .reference import moduli, remainder_width
 
 Words = NDArray[np.uint64]
@@ -26,8 +25,6 @@ _INDICES = types.Array(types.int64, 1, "C")
 _BYTES = types.Array(types.uint8, 1, "C")
 _TRUNCATED, _OUTSIDE = -1, -2
 """What :func:`_read` returns in place of a length."""
-
-_njit: Any = numba.njit
 
 
 def plan(mask: NDArray[np.bool_]) -> tuple[int, int]:
@@ -88,12 +85,7 @@ def _plan(words: Words, size: int, inverted: int) -> tuple[int, int]:
     return 2 * moduli(size)[best] + inverted, (sizes[best] + 7) // 8
 
 
-def _kernel(*signature: Any) -> Callable[[Function], Function]:
-    decorate: Callable[[Function], Function] = _njit(*signature, cache=True, nogil=True)
-    return decorate
-
-
-@_kernel(types.int64(_WORDS, _INDICES, _INDICES))
+@kernel(types.int64(_WORDS, _INDICES, _INDICES))
 def _measure(words: Words, histogram: NDArray[np.int64], longer: NDArray[np.int64]) -> int:
     """Count every gap below COMMON, list the others, return how many were listed."""
     found, last = 0, -1
@@ -112,7 +104,7 @@ def _measure(words: Words, histogram: NDArray[np.int64], longer: NDArray[np.int6
     return found
 
 
-@_kernel(types.int64(_INDICES, _INDICES, types.int64, types.int64, types.int64))
+@kernel(types.int64(_INDICES, _INDICES, types.int64, types.int64, types.int64))
 def _total(gaps: NDArray[np.int64], counts: NDArray[np.int64], modulus: int, width: int, short: int) -> int:
     """Bits that ``counts`` of each of the ``gaps`` take."""
     bits = 0
@@ -123,7 +115,7 @@ def _total(gaps: NDArray[np.int64], counts: NDArray[np.int64], modulus: int, wid
     return bits
 
 
-@_kernel(types.void(_WORDS, types.int64, types.int64, types.int64, _WORDS))
+@kernel(types.void(_WORDS, types.int64, types.int64, types.int64, _WORDS))
 def _write(words: Words, modulus: int, width: int, short: int, out: Words) -> None:
     """Write the codes of all gaps into ``out``, which holds zeros: the zero bits of a quotient are only skipped."""
     at, last = 0, -1
@@ -150,7 +142,7 @@ def _write(words: Words, modulus: int, width: int, short: int, out: Words) -> No
                 out[into + 1] |= code >> (np.uint64(64) - shift)
 
 
-@_kernel(types.uint64(_WORDS, types.int64))
+@kernel(types.uint64(_WORDS, types.int64))
 def _window(words: Words, at: int) -> Any:
     """Read the 64 bits of stream that start at bit ``at``."""
     shift = np.uint64(at & 63)
@@ -158,7 +150,7 @@ def _window(words: Words, at: int) -> Any:
     return low | ((words[(at >> 6) + 1] << np.uint64(1)) << (np.uint64(63) - shift))
 
 
-@_kernel(types.int64(_WORDS, types.int64, types.int64, types.int64, types.int64, types.int64, types.uint8, _BYTES))
+@kernel(types.int64(_WORDS, types.int64, types.int64, types.int64, types.int64, types.int64, types.uint8, _BYTES))
 def _read(
     words: Words, end: int, symbols: int, modulus: int, width: int, short: int, value: int, mask: NDArray[np.uint8]
 ) -> int:

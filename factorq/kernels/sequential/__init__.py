@@ -22,13 +22,10 @@ of mismatches (with 16 steps in place of 64: 0 to 2 % more).
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ArtifactError, refuse, refuse_type
-from .. import twin
+from .. import checks, twin
 from .network import OVERLAP, segment_steps, step_count
 
 __all__ = ["MOST_INPUTS", "MOST_OUTPUTS", "MOST_REGISTERS", "outputs", "solve", "stream_size"]
@@ -36,8 +33,6 @@ __all__ = ["MOST_INPUTS", "MOST_OUTPUTS", "MOST_REGISTERS", "outputs", "solve", 
 MOST_INPUTS = 8
 MOST_OUTPUTS = 1024
 MOST_REGISTERS = 2
-MOST_PLANES = 64
-MOST_POSITIONS = 1 << 48
 
 Bytes = NDArray[np.uint8]
 
@@ -56,7 +51,7 @@ def stream_size(size: int, n_in: int, n_out: int) -> int:
     (10, 6)
     """
     _check_network(n_in, n_out, 0, 0)
-    _check_integer("size", size, 0, MOST_POSITIONS)
+    checks.integer("size", size, 0, checks.MOST_POSITIONS)
     return _bytes(int(size), int(n_in), int(n_out))
 
 
@@ -109,11 +104,7 @@ def solve(
     ((1, 13), 100)
     """
     _check_network(n_in, n_out, registers, seed)
-    _check_integer("planes", planes, 1, MOST_PLANES)
-    care, values = _vector("care", care, np.bool_), _vector("values", values, np.uint64)
-    count = int(np.count_nonzero(care))
-    if values.size != count:
-        raise refuse("values", found=f"{values.size} codes", allowed=f"{count}, one for each position that matters")
+    care, values = checks.equations(care, values, planes)
     network = int(n_in), int(n_out), int(registers), int(seed)
     segment = segment_steps(int(n_in), int(registers))
     stream: Bytes = twin(__name__, care).solve(care, values, int(planes), *network, segment, OVERLAP)
@@ -155,16 +146,12 @@ def outputs(
         If an argument is out of range.
     """
     _check_network(n_in, n_out, registers, seed)
-    _check_integer("size", size, 0, MOST_POSITIONS)
-    if not isinstance(stream, np.ndarray) or stream.dtype != np.uint8 or stream.ndim != 2:
-        raise refuse_type("stream", found=_kind(stream), allowed="a NumPy array (planes, bytes) of uint8")
-    expected = _bytes(int(size), int(n_in), int(n_out))
-    if stream.shape[1] != expected:
-        raise ArtifactError(f"sequential: found {stream.shape[1]} bytes per plane, {size} positions take {expected}")
-    first, stop = _range(steps, step_count(int(size), int(n_out)))
+    checks.integer("size", size, 0, checks.MOST_POSITIONS)
+    stream = checks.streams("sequential", stream, size, _bytes(int(size), int(n_in), int(n_out)))
+    first, stop = checks.interval("steps", steps, step_count(int(size), int(n_out)))
     network = int(n_in), int(n_out), int(registers), int(seed)
     kernel = twin(__name__, stream)
-    bits: Bytes = kernel.outputs(np.ascontiguousarray(stream), int(size), *network, first, stop)
+    bits: Bytes = kernel.outputs(stream, int(size), *network, first, stop)
     return bits
 
 
@@ -172,36 +159,8 @@ def _bytes(size: int, n_in: int, n_out: int) -> int:
     return (step_count(size, n_out) * n_in + 7) // 8
 
 
-def _range(steps: Any, count: int) -> tuple[int, int]:
-    if steps is None:
-        return 0, count
-    if not isinstance(steps, tuple) or len(steps) != 2:
-        raise refuse_type("steps", found=repr(steps), allowed="None or (first, stop)")
-    _check_integer("steps[1]", steps[1], 0, count)
-    _check_integer("steps[0]", steps[0], 0, int(steps[1]))
-    return int(steps[0]), int(steps[1])
-
-
 def _check_network(n_in: int, n_out: int, registers: int, seed: int) -> None:
-    _check_integer("n_in", n_in, 1, MOST_INPUTS)
-    _check_integer("n_out", n_out, 1, MOST_OUTPUTS)
-    _check_integer("registers", registers, 0, MOST_REGISTERS)
-    _check_integer("seed", seed, 0, (1 << 64) - 1)
-
-
-def _check_integer(name: str, value: object, low: int, high: int) -> None:
-    allowed = f"an integer in {low}..{high}"
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise refuse_type(name, found=repr(value), allowed=allowed)
-    if not low <= value <= high:
-        raise refuse(name, found=value, allowed=allowed)
-
-
-def _vector(name: str, x: Any, dtype: Any) -> Any:
-    if not isinstance(x, np.ndarray) or x.dtype != dtype or x.ndim != 1:
-        raise refuse_type(name, found=_kind(x), allowed=f"a 1-D NumPy array of {np.dtype(dtype)}")
-    return np.require(x, requirements=["C", "ALIGNED"])
-
-
-def _kind(x: Any) -> str:
-    return f"{x.dtype} of shape {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
+    checks.integer("n_in", n_in, 1, MOST_INPUTS)
+    checks.integer("n_out", n_out, 1, MOST_OUTPUTS)
+    checks.integer("registers", registers, 0, MOST_REGISTERS)
+    checks.integer("seed", seed, 0, (1 << 64) - 1)

@@ -22,21 +22,16 @@ fair bits half of the dropped ones fail: (n_u - rank) / 2 mismatches for n_u equ
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ArtifactError, refuse, refuse_type
-from .. import twin
+from .. import checks, twin
 from .network import stream_bytes, tile_count
 
 __all__ = ["MOST_INPUTS", "MOST_OUTPUTS", "outputs", "solve", "stream_size"]
 
 MOST_INPUTS = 512
 MOST_OUTPUTS = 1 << 16
-MOST_PLANES = 64
-MOST_POSITIONS = 1 << 48
 
 Bytes = NDArray[np.uint8]
 
@@ -55,7 +50,7 @@ def stream_size(size: int, n_in: int, n_out: int) -> int:
     (1280, 20)
     """
     _check_network(n_in, n_out, 0)
-    _check_integer("size", size, 0, MOST_POSITIONS)
+    checks.integer("size", size, 0, checks.MOST_POSITIONS)
     return stream_bytes(int(size), int(n_in), int(n_out))
 
 
@@ -93,11 +88,7 @@ def solve(care: NDArray[np.bool_], values: NDArray[np.uint64], planes: int, n_in
     ((1, 20), 91)
     """
     _check_network(n_in, n_out, seed)
-    _check_integer("planes", planes, 1, MOST_PLANES)
-    care, values = _vector("care", care, np.bool_), _vector("values", values, np.uint64)
-    count = int(np.count_nonzero(care))
-    if values.size != count:
-        raise refuse("values", found=f"{values.size} codes", allowed=f"{count}, one for each position that matters")
+    care, values = checks.equations(care, values, planes)
     stream: Bytes = twin(__name__, care).solve(care, values, int(planes), int(n_in), int(n_out), int(seed))
     return stream
 
@@ -129,47 +120,15 @@ def outputs(stream: Bytes, size: int, n_in: int, n_out: int, seed: int, tiles: t
         If an argument is out of range.
     """
     _check_network(n_in, n_out, seed)
-    _check_integer("size", size, 0, MOST_POSITIONS)
-    if not isinstance(stream, np.ndarray) or stream.dtype != np.uint8 or stream.ndim != 2:
-        raise refuse_type("stream", found=_kind(stream), allowed="a NumPy array (planes, bytes) of uint8")
-    expected = stream_bytes(int(size), int(n_in), int(n_out))
-    if stream.shape[1] != expected:
-        raise ArtifactError(f"slices: found {stream.shape[1]} bytes per plane, {size} positions take {expected}")
-    first, stop = _range(tiles, tile_count(int(size), int(n_out)))
+    checks.integer("size", size, 0, checks.MOST_POSITIONS)
+    stream = checks.streams("slices", stream, size, stream_bytes(int(size), int(n_in), int(n_out)))
+    first, stop = checks.interval("tiles", tiles, tile_count(int(size), int(n_out)))
     kernel = twin(__name__, stream)
-    bits: Bytes = kernel.outputs(np.ascontiguousarray(stream), int(size), int(n_in), int(n_out), int(seed), first, stop)
+    bits: Bytes = kernel.outputs(stream, int(size), int(n_in), int(n_out), int(seed), first, stop)
     return bits
 
 
-def _range(tiles: Any, count: int) -> tuple[int, int]:
-    if tiles is None:
-        return 0, count
-    if not isinstance(tiles, tuple) or len(tiles) != 2:
-        raise refuse_type("tiles", found=repr(tiles), allowed="None or (first, stop)")
-    _check_integer("tiles[1]", tiles[1], 0, count)
-    _check_integer("tiles[0]", tiles[0], 0, int(tiles[1]))
-    return int(tiles[0]), int(tiles[1])
-
-
 def _check_network(n_in: int, n_out: int, seed: int) -> None:
-    _check_integer("n_in", n_in, 1, MOST_INPUTS)
-    _check_integer("n_out", n_out, 1, MOST_OUTPUTS)
-    _check_integer("seed", seed, 0, (1 << 64) - 1)
-
-
-def _check_integer(name: str, value: object, low: int, high: int) -> None:
-    allowed = f"an integer in {low}..{high}"
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise refuse_type(name, found=repr(value), allowed=allowed)
-    if not low <= value <= high:
-        raise refuse(name, found=value, allowed=allowed)
-
-
-def _vector(name: str, x: Any, dtype: Any) -> Any:
-    if not isinstance(x, np.ndarray) or x.dtype != dtype or x.ndim != 1:
-        raise refuse_type(name, found=_kind(x), allowed=f"a 1-D NumPy array of {np.dtype(dtype)}")
-    return np.require(x, requirements=["C", "ALIGNED"])
-
-
-def _kind(x: Any) -> str:
-    return f"{x.dtype} of shape {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
+    checks.integer("n_in", n_in, 1, MOST_INPUTS)
+    checks.integer("n_out", n_out, 1, MOST_OUTPUTS)
+    checks.integer("seed", seed, 0, (1 << 64) - 1)

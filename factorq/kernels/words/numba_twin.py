@@ -1,20 +1,32 @@
-"""Counting the bits of a word: LLVM's instructions as functions for the compiled twins."""
+"""What compiled twins stand on: how kernels and intrinsics are made, and LLVM's instructions that count bits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+import numba
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-def _inline(typer: Callable[..., Any]) -> Any:
+_njit: Any = numba.njit
+
+
+def kernel(*signatures: Any) -> Callable[[Function], Function]:
+    """Compile for these signatures; for none, when types are first met."""
+    decorate: Callable[[Function], Function] = _njit(*signatures, cache=True, nogil=True)
+    return decorate
+
+
+def inline(typer: Callable[..., Any]) -> Any:
+    """Make an intrinsic: code that is put in the place of a call, which would count references to arrays."""
     return intrinsic(typer)
 
 
-@_inline
+@inline
 def trailing_zeros(typing: Any, word: Any) -> Any:
     """Zero bits below the lowest one bit of a word that is not zero: int64."""
 
@@ -24,7 +36,7 @@ def trailing_zeros(typing: Any, word: Any) -> Any:
     return types.int64(types.uint64), generate
 
 
-@_inline
+@inline
 def popcount(typing: Any, word: Any) -> Any:
     """One bits of a word: int64."""
 

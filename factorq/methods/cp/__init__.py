@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ...arrays import FLOATS, check_finite, dtype_name, to_host
+from ...arrays import FLOATS
 from ...codecs import Integers
 from ...constraints import check_bits
-from ...errors import FactorqError, refuse, refuse_type
+from ...errors import refuse, refuse_type
 from ...measure import binary_exponent, scaled
 from ...named import settle
 from ...solvers.cp.products import Unfolded
@@ -21,6 +21,7 @@ from ...solvers.threads import one_thread
 from ..base import Method, Problem, Solution, check_rank, check_steps
 from . import budget, stored
 from .advice import advice
+from .given import copied
 from .reading import Axes, Modes, read, sizes
 from .solve import Settings, integer_factors, real_factors
 
@@ -118,7 +119,7 @@ class CP(Method):
     def __post_init__(self) -> None:
         settle(self)
         if not isinstance(self.init, str):
-            object.__setattr__(self, "given", _copied(self.init))
+            object.__setattr__(self, "given", copied(self.init))
             object.__setattr__(self, "init", "given")
         elif self.given is not None and (self.init != "given" or not isinstance(self.given, tuple)):
             raise refuse("given", found=type(self.given).__name__, allowed="None: init=factors sets it")
@@ -295,41 +296,3 @@ class CP(Method):
 
 def _damped(X: Unfolded) -> str:
     return f"; Gram matrices damped by up to {X.damped:.1g} of their mean diagonal" if X.damped else ""
-
-
-def _copied(init: Any) -> tuple[NDArray[np.float64], ...]:
-    """The factors of a CPTensor or of a pair (weights, factors), the weights in the first, all of about unit size."""
-    try:
-        weights, factors = init
-        copies = [_real(F) for F in factors]
-        scale = np.ones(1) if weights is None else _real(weights).reshape(-1)
-        for x in (*copies, scale):
-            if not x.size:
-                raise refuse("init", found="an empty factor", allowed="factors (n_k, r) with numbers in them")
-            check_finite(x, "init")
-        first, *rest = map(_sized, copies)
-        sized = [_sized(first * _sized(scale)), *rest]
-    except (AttributeError, TypeError, ValueError, IndexError) as error:
-        if isinstance(error, FactorqError):
-            raise
-        allowed = "'random', 'svd', or a CPTensor: a pair (weights, factors)"
-        raise refuse_type("init", found=type(init).__name__, allowed=allowed) from None
-    return tuple(sized)
-
-
-def _sized(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return scaled(x, -binary_exponent(x))
-
-
-def _real(x: Any) -> NDArray[np.float64]:
-    """A copy in float64.
-
-    Raises
-    ------
-    TypeError
-        If its numbers are not real.
-    """
-    host = to_host(x)
-    if dtype_name(host) not in FLOATS and host.dtype.kind not in "iu":
-        raise TypeError
-    return host.astype(np.float64)

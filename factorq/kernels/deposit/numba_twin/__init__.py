@@ -10,8 +10,8 @@ from numba import config as _config
 from numba import types
 from numpy.typing import NDArray
 
-from ...words.numba_twin import popcount
-from .words import SOURCE, Bits, kernel, load
+from ...words.numba_twin import kernel, popcount
+from .words import SOURCE, Bits, load
 
 Indices = NDArray[np.int64]
 

@@ -11,19 +11,19 @@ import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 
-from ...words.numba_twin import popcount
-from .words import DEPOSIT, EXTRACT, Bits, kernel, load, machine, store, window
+from ...words.numba_twin import inline, kernel, popcount
+from .words import DEPOSIT, EXTRACT, Bits, load, store, window
 
 _WORD = ir.IntType(64)
 
 
-@machine
+@inline
 def pdep(typing: Any, source: Any, mask: Any) -> Any:
     """Bit k of the source to the k-th one bit of the mask."""
     return types.uint64(types.uint64, types.uint64), _calling("llvm.x86.bmi.pdep.64")
 
 
-@machine
+@inline
 def pext(typing: Any, source: Any, mask: Any) -> Any:
     """The bits of the source at the one bits of the mask, side by side."""
     return types.uint64(types.uint64, types.uint64), _calling("llvm.x86.bmi.pext.64")

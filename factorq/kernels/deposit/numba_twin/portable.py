@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ...words.numba_twin import popcount
-from .words import DEPOSIT, EXTRACT, SOURCE, Bits, kernel, load, store, window
+from ...words.numba_twin import kernel, popcount
+from .words import DEPOSIT, EXTRACT, SOURCE, Bits, load, store, window
 
 
 def _tables() -> tuple[Bits, Bits]:

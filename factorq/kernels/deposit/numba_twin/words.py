@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numba
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from ...words.numba_twin import inline
 
 Bits = NDArray[np.uint8]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -26,21 +26,9 @@ EXTRACT = _tuple((types.int64, types.int64, types.uint64))(
     SOURCE, SOURCE, TARGET, types.int64, types.int64, types.uint64
 )
 _WORD = ir.IntType(64)
-_njit: Any = numba.njit
 
 
-def kernel(*signature: Any) -> Callable[[Function], Function]:
-    """Compile for one signature: read-only and writeable inputs share it."""
-    decorate: Callable[[Function], Function] = _njit(*signature, cache=True, nogil=True)
-    return decorate
-
-
-def machine(typer: Callable[..., Any]) -> Any:
-    """Make an intrinsic."""
-    return intrinsic(typer)
-
-
-@machine
+@inline
 def load(typing: Any, source: Any, at: Any) -> Any:
     """Word of the bytes ``source[at : at + 8]``, which must exist."""
 
@@ -50,7 +38,7 @@ def load(typing: Any, source: Any, at: Any) -> Any:
     return types.uint64(source, types.int64), generate
 
 
-@machine
+@inline
 def window(typing: Any, source: Any, at: Any) -> Any:
     """The 64 bits of the bytes from bit ``at`` on; the bytes ``source[at // 8 : at // 8 + 9]`` must exist."""
 
@@ -66,7 +54,7 @@ def window(typing: Any, source: Any, at: Any) -> Any:
     return types.uint64(source, types.int64), generate
 
 
-@machine
+@inline
 def store(typing: Any, target: Any, at: Any, word: Any) -> Any:
     """``target[at : at + 8] = word``, in bytes that must exist."""
 

@@ -8,9 +8,10 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from ...words.numba_twin import kernel
 from ..network import by_step, matrices, tables
 from .step import BYTE_ARRAY, WORD_ARRAY, Bytes, Words
-from .vectors import LANES, kernel
+from .vectors import LANES
 
 _CEILING = {np.uint8: 200, np.uint16: 60000}
 """Costs above these are taken for never."""

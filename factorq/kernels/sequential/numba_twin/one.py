@@ -12,9 +12,9 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from ...words.numba_twin import popcount
+from ...words.numba_twin import kernel, popcount
 from .step import BYTE_ARRAY, CHUNK, WORD_ARRAY, Bytes, Words, restrict
-from .vectors import LANES, kernel, pick, relax, relax_inside
+from .vectors import LANES, pick, relax, relax_inside
 
 Costs = NDArray[Any]
 

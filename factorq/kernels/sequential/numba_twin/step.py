@@ -6,8 +6,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from ...words.numba_twin import trailing_zeros
-from .vectors import kernel
+from ...words.numba_twin import kernel, trailing_zeros
 
 Bytes = NDArray[np.uint8]
 Words = NDArray[np.uint64]

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...words.numba_twin import popcount
+from ...words.numba_twin import kernel, popcount
 from .step import CHUNK, Bytes, Words, restrict
-from .vectors import LANES, add_row, generic, keep_smaller, nearest, pick, relax
+from .vectors import LANES, add_row, keep_smaller, nearest, pick, relax
 
 Costs = NDArray[Any]
 
@@ -33,7 +33,7 @@ Microseconds of a step with 8 inputs on the machine of the benchmarks: 36 for n_
 """
 
 
-@generic
+@kernel()
 def _step(
     entries: Bytes,
     chunks: int,
@@ -103,7 +103,7 @@ def _step(
             pick(costs, then + (y + lane) * stride, near, index, 0, index[size + y + lane] * LANES + lane, size)
 
 
-@generic
+@kernel()
 def _lower(costs: Costs, start: int, size: int, stride: int) -> int:
     """Subtract the least of all costs, return the largest that is left."""
     least, largest = np.int64(costs[start]), np.int64(0)
@@ -116,7 +116,7 @@ def _lower(costs: Costs, start: int, size: int, stride: int) -> int:
     return int(largest - least)
 
 
-@generic
+@kernel()
 def forward(
     kept: Words,
     wanted: Words,
@@ -154,7 +154,7 @@ def forward(
         largest += matter
 
 
-@generic
+@kernel()
 def trace(
     kept: Words, wanted: Words, begin: int, steps: int, table: Words, size: int, newer: int, costs: Costs, path: Bytes
 ) -> None:

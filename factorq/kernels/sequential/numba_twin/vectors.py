@@ -9,37 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numba
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from ...words.numba_twin import inline
+
 LANES = 32
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_njit: Any = numba.njit
 _cgutils: Any = cgutils
 _WORD = ir.IntType(64)
 
 
-def kernel(signatures: Any) -> Callable[[Function], Function]:
-    """Compile for these signatures."""
-    decorate: Callable[[Function], Function] = _njit(signatures, cache=True, nogil=True)
-    return decorate
-
-
-def generic(function: Function) -> Function:
-    """Compile for costs of one byte, or of two, when they are first met: the second ones hardly ever are."""
-    decorate: Callable[[Function], Function] = _njit(cache=True, nogil=True)
-    return decorate(function)
-
-
-def _inline(typer: Callable[..., Any]) -> Any:
-    return intrinsic(typer)
-
-
-@_inline
+@inline
 def keep_smaller(typing: Any, x: Any, to: Any, costs: Any, at: Any) -> Any:
     """Vector ``to`` of x = the smaller of itself and the 32 costs from number ``at`` on."""
 
@@ -82,7 +66,7 @@ def _relax(typing: Any, x: Any, at: Any, stride: Any, bits: Any) -> Any:
 relax: Any = intrinsic(prefer_literal=True)(_relax)
 
 
-@_inline
+@inline
 def relax_inside(typing: Any, x: Any, at: Any) -> Any:
     """x_i = min(x_i, x_k + 1) for all pairs of numbers of vector ``at`` whose places differ in one bit, bit by bit."""
 
@@ -100,7 +84,7 @@ def relax_inside(typing: Any, x: Any, at: Any) -> Any:
     return types.void(x, at), generate
 
 
-@_inline
+@inline
 def pick(typing: Any, out: Any, to: Any, x: Any, index: Any, first: Any, turn: Any, count: Any) -> Any:
     """out[to + i] = x[index[first + i] ^ turn] for i < count."""
 
@@ -115,7 +99,7 @@ def pick(typing: Any, out: Any, to: Any, x: Any, index: Any, first: Any, turn: A
     return types.void(out, to, x, index, first, turn, count), generate
 
 
-@_inline
+@inline
 def add_row(typing: Any, x: Any, to: Any, at: Any, change: Any, row: Any) -> Any:
     """Vector ``to`` of x = its vector ``at`` + vector ``row`` of ``change``."""
 

@@ -16,9 +16,10 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from ...words.numba_twin import kernel
 from ..network import network
 from .elimination import WORD_ARRAY, Words
-from .vectors import WORDS, add_rows, kernel, look_up, take
+from .vectors import WORDS, add_rows, look_up, take
 
 Bytes = NDArray[np.uint8]
 

@@ -18,8 +18,8 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from ...words.numba_twin import trailing_zeros
-from .vectors import WORDS, absorb, kernel, spread
+from ...words.numba_twin import kernel, trailing_zeros
+from .vectors import WORDS, absorb, spread
 
 Words = NDArray[np.uint64]
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...words.numba_twin import popcount, trailing_zeros
+from ...words.numba_twin import kernel, popcount, trailing_zeros
 from .elimination import Words
-from .vectors import LANES, WORDS, butterfly, first_largest, generic
+from .vectors import LANES, WORDS, butterfly, first_largest
 
 Numbers = NDArray[Any]
 
@@ -28,7 +28,7 @@ def search(care: Words, values: Words, planes: int, rows: Words, n_in: int, n_ou
     _search(care, values, planes, rows, n_in, n_out, tiles, sums, best, out)
 
 
-@generic
+@kernel()
 def _transform(sums: Numbers) -> None:
     """Sylvester's matrix times each of the 16 columns of ``sums``."""
     half = LANES
@@ -39,7 +39,7 @@ def _transform(sums: Numbers) -> None:
         half *= 2
 
 
-@generic
+@kernel()
 def _search(
     care: Words,
     values: Words,

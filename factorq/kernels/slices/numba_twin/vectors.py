@@ -9,40 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numba
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from ...words.numba_twin import inline
 
 WORDS = 8
 LANES = 16
 """Numbers in one vector of sums."""
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-_njit: Any = numba.njit
 _cgutils: Any = cgutils
 _BIT, _WORD = ir.IntType(1), ir.IntType(64)
 _ROW = ir.VectorType(_WORD, WORDS)
 
 
-def kernel(signatures: Any) -> Callable[[Function], Function]:
-    """Compile for these signatures."""
-    decorate: Callable[[Function], Function] = _njit(signatures, cache=True, nogil=True)
-    return decorate
-
-
-def generic(function: Function) -> Function:
-    """Compile for sums of two bytes, or of four, when they are first met: the second ones hardly ever are."""
-    decorate: Callable[[Function], Function] = _njit(cache=True, nogil=True)
-    return decorate(function)
-
-
-def _inline(typer: Callable[..., Any]) -> Any:
-    return intrinsic(typer)
-
-
-@_inline
+@inline
 def spread(typing: Any, rows: Any, first: Any, care: Any, at: Any, pattern: Any, count: Any) -> Any:
     """Vector ``first + k`` of ``rows`` = the words of ``care`` from ``at`` on, or 0 if bit k of ``pattern`` is."""
 
@@ -58,7 +42,7 @@ def spread(typing: Any, rows: Any, first: Any, care: Any, at: Any, pattern: Any,
     return types.void(rows, first, care, at, pattern, count), generate
 
 
-@_inline
+@inline
 def absorb(typing: Any, equations: Any, pivots: Any, found: Any, n_in: Any, columns: Any) -> Any:
     """Reduce two equations per slice by the pivots of the slice, and keep what is left of them as new pivots.
 
@@ -106,7 +90,7 @@ def absorb(typing: Any, equations: Any, pivots: Any, found: Any, n_in: Any, colu
     return types.void(equations, pivots, found, n_in, columns), generate
 
 
-@_inline
+@inline
 def take(typing: Any, table: Any, to: Any, stream: Any, at: Any) -> Any:
     """Vector ``to`` of ``table`` = the 64 bytes of ``stream`` from ``at`` on."""
 
@@ -119,7 +103,7 @@ def take(typing: Any, table: Any, to: Any, stream: Any, at: Any) -> Any:
     return types.void(table, to, stream, at), generate
 
 
-@_inline
+@inline
 def add_rows(typing: Any, table: Any, a: Any, b: Any, to: Any) -> Any:
     """Vector ``to`` of ``table`` = vector ``a`` ^ vector ``b``."""
 
@@ -158,7 +142,7 @@ def _look_up(typing: Any, tables: Any, row: Any, out: Any, to: Any, groups: Any,
 look_up: Any = intrinsic(prefer_literal=True)(_look_up)
 
 
-@_inline
+@inline
 def butterfly(typing: Any, x: Any, a: Any, b: Any) -> Any:
     """(x_a, x_b) = (x_a + x_b, x_a - x_b) for 16 numbers each, from the indices ``a`` and ``b`` on."""
 
@@ -174,7 +158,7 @@ def butterfly(typing: Any, x: Any, a: Any, b: Any) -> Any:
     return types.void(x, a, b), generate
 
 
-@_inline
+@inline
 def first_largest(typing: Any, x: Any, count: Any, where: Any) -> Any:
     """where (16) = for each column of x (count, 16), the first row that holds its largest number."""
 
