@@ -56,7 +56,7 @@ def wrapped(layer: Layer, store: str) -> Stored:
     """What ``decompose`` makes of it with this store."""
     from factorq.codecs import Mask
     from factorq.codecs.entropy import shrunk
-    from factorq.codecs.xor import xored
+    from factorq.codecs.xor.store import xored
     from factorq.kernels import bits
 
     inner = replace(layer.inner, codes=bits.pack(layer.codes, layer.bits))

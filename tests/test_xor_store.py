@@ -24,7 +24,8 @@ from factorq.cli import main
 from factorq.codecs import Codebook, Dense, Encoded, Grid, Mask, Xor
 from factorq.codecs.base import decode_config
 from factorq.codecs.entropy import shrunk
-from factorq.codecs.xor import Coded, xored
+from factorq.codecs.xor import Coded
+from factorq.codecs.xor.store import xored
 
 GAUSSIAN = sample("gaussian", (128, 512), "float32", 0)
 KEEP = np.random.default_rng(1).random(GAUSSIAN.shape) < 0.2

@@ -14,7 +14,7 @@ from .onehot import OneHot
 from .path import Path
 from .rotation import Rotation
 from .vectors import Vectors
-from .xor import Xor
+from .xor.store import Xor
 
 __all__ = [
     "BitShift",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..arrays import FLOATS, Array, Home, check_finite, check_weight, dtype_name, generator, is_array, to_host
 from ..codecs import Encoded
 from ..codecs.entropy import shrunk
-from ..codecs.xor import Xor, xored
+from ..codecs.xor.store import Xor, xored
 from ..constraints import check_bits
 from ..errors import ArgumentError, refuse, refuse_type
 from ..factorization import Factorization

@@ -11,6 +11,5 @@ suffice. Patches, the few bits that the network gets wrong, are placed by their 
 
 from .coded import Coded, encode
 from .codes import Banded, Code, Sequential, Slices
-from .store import Xor, xored
 
-__all__ = ["Banded", "Code", "Coded", "Sequential", "Slices", "Xor", "encode", "xored"]
+__all__ = ["Banded", "Code", "Coded", "Sequential", "Slices", "encode"]
