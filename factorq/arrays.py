@@ -106,6 +106,15 @@ class Home:
     def of(cls, x: Array) -> Home:
         return cls(namespace(x), compat.device(x), dtype_name(x))
 
+    def check_neighbour(self, other: Home, name: str) -> None:
+        """Raise unless arrays of ``other`` are of the same library and on the same device."""
+        if other.xp is not self.xp:
+            kinds = " and ".join(home.xp.__name__.rpartition(".")[2] for home in (self, other))
+            raise refuse_type("arrays", found=kinds, allowed="arrays of one library", remedy="convert them first")
+        if other.device != self.device:
+            found, remedy = f"an array on {other.device}", f"move it to {self.device}, where the factors are"
+            raise refuse(name, found=found, allowed=f"one on {self.device}", remedy=remedy)
+
     def place(self, x: NDArray[Any], dtype: str | None = None) -> Array:
         """The host array ``x`` in this home, as ``dtype`` (the home's own if None)."""
         name = dtype or self.dtype

@@ -29,7 +29,7 @@ FLOORS = {
 NEIGHBOURS = {("checkpoint", "decompose"), ("cli", "demo"), ("forms", "kernels")}  # of one floor
 READERS = {"artifact", "factorization", "codecs", "kernels", "adapters"}
 WRITERS = {"solvers", "constraints", "methods", "decompose", "checkpoint"}
-SHARED = {"codecs": {"base"}, "methods": {"base"}, "solvers": {"loop", "damping", "threads"}}
+SHARED = {"codecs": {"base"}, "methods": {"base"}, "solvers": {"loop", "damping"}}
 HEAVY = ("numba", "cupy", "torch", "jax", "scipy.optimize", "matplotlib")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Any
 
@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import measure
-from ..arrays import FLOATS, HOST, Array, Home, is_array, namespace, to_host
+from ..arrays import FLOATS, HOST, Array, Home, is_array, to_host
 from ..codecs.base import Encoded
 from ..errors import FactorqError, affordable, refuse, refuse_type
-from ..forms import Form
+from ..forms import Form, transposed
 from ..named import build
 from . import interchange, layers, records
 from .layers import Conv, Operations, Padding, Sizes
@@ -72,6 +72,20 @@ class Factorization:
     def ndim(self) -> int:
         """Number of dimensions of W."""
         return len(self.shape)
+
+    @property
+    def T(self) -> Factorization:  # noqa: N802
+        """The same factors for the transpose of a matrix W: ``F.T @ x`` is ``(x.T @ F).T``.
+
+        Raises
+        ------
+        ArgumentError
+            If W is no matrix.
+        """
+        if self.ndim != 2:
+            found = f"a factorization of shape {self.shape}"
+            raise refuse("T", found=found, allowed="a matrix", remedy="use to_dense() and transpose the axes you mean")
+        return replace(self, form=transposed(self.form), gram_error=None)
 
     @property
     def size(self) -> int:
@@ -155,8 +169,8 @@ class Factorization:
         want = f"(b, {inner}) or ({inner},)" if left else f"({inner},) or ({inner}, b)"
         if len(x.shape) not in (1, 2) or x.shape[-1 if left else 0] != inner:
             raise refuse("x", found=f"shape {tuple(x.shape)}", allowed=want, remedy=f"F has shape {self.shape}")
-        namespace(x, self.home.place(np.zeros(1)))
         home = Home.of(x)
+        self.home.check_neighbour(home, "x")
         if home.dtype not in FLOATS:
             raise refuse_type("x", found=f"dtype {home.dtype}", allowed=", ".join(FLOATS))
         compute = "float64" if "float64" in (home.dtype, self.home.dtype) else "float32"

@@ -5,12 +5,12 @@ A form is a small tree. Its leaves hold factors, objects with ``shape``, ``decod
 :func:`from_skeleton` reads it back.
 """
 
-from .fold import Fold, Folded
+from .fold import Fold, Folded, transposed
 from .rotated import Rotated
 from .skeleton import from_skeleton
 from .tree import CP, Chain, Factor, Form, Leaf, Matrix, Sum, Tucker, khatri_rao
 
 __all__ = [
     "CP", "Chain", "Factor", "Fold", "Folded", "Form", "Leaf", "Matrix", "Rotated", "Sum", "Tucker", "from_skeleton",
-    "khatri_rao",
+    "khatri_rao", "transposed",
 ]  # fmt: skip

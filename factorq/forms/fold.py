@@ -104,7 +104,8 @@ class Folded(Form):
         return self.fold.shape
 
     @property
-    def _transposes(self) -> bool:
+    def transposes(self) -> bool:
+        """Whether the array is the transpose of the inner one."""
         return len(self.shape) == 2 and self.fold.split == self.shape and self.fold.rows == (1,)
 
     def parts(self) -> tuple[tuple[str, Form], ...]:
@@ -117,7 +118,14 @@ class Folded(Form):
         return self.fold.undo(self.inner.dense())
 
     def matmul(self, x: Matrix) -> Matrix:
-        return self.inner.rmatmul(x.T).T if self._transposes else super().matmul(x)
+        return self.inner.rmatmul(x.T).T if self.transposes else super().matmul(x)
 
     def rmatmul(self, x: Matrix) -> Matrix:
-        return self.inner.matmul(x.T).T if self._transposes else super().rmatmul(x)
+        return self.inner.matmul(x.T).T if self.transposes else super().rmatmul(x)
+
+
+def transposed(form: Form) -> Form:
+    """The form of the transpose of a matrix; twice gives the first one back."""
+    if isinstance(form, Folded) and form.transposes:
+        return form.inner
+    return Folded(form, Fold.transposed((form.shape[1], form.shape[0])))

@@ -29,6 +29,10 @@ class Factor(Protocol):
 
     def decode(self) -> NDArray[Any]: ...
 
+    def matmul(self, x: Matrix) -> Matrix: ...
+
+    def rmatmul(self, x: Matrix) -> Matrix: ...
+
 
 class Form(ABC):
     """A tree of factors that contracts to an array of ``shape``."""
@@ -88,6 +92,12 @@ class Leaf(Form):
 
     def dense(self) -> NDArray[Any]:
         return self.factor.decode()
+
+    def matmul(self, x: Matrix) -> Matrix:
+        return self.factor.matmul(x)
+
+    def rmatmul(self, x: Matrix) -> Matrix:
+        return self.factor.rmatmul(x)
 
     def skeleton(self, prefix: str = "") -> dict[str, Any]:
         return {"form": self.tag, "leaf": prefix or "W"}
@@ -206,6 +216,18 @@ class Tucker(Form):
 
     def parts(self) -> tuple[tuple[str, Form], ...]:
         return ("core", self.core), *((f"factor{k}", f) for k, f in enumerate(self.factors))
+
+    def matmul(self, x: Matrix) -> Matrix:
+        if len(self.shape) != 2:
+            return super().matmul(x)
+        left, right = self.factors
+        return left.matmul(self.core.matmul(right.rmatmul(x.T).T))
+
+    def rmatmul(self, x: Matrix) -> Matrix:
+        if len(self.shape) != 2:
+            return super().rmatmul(x)
+        left, right = self.factors
+        return right.matmul(self.core.rmatmul(left.rmatmul(x)).T).T
 
     def dense(self) -> NDArray[Any]:
         modes = len(self.factors)

@@ -19,10 +19,10 @@ from ..constraints import check_bits
 from ..errors import ArgumentError, refuse, refuse_type
 from ..factorization import Factorization
 from ..forms import Form, Leaf, Sum
+from ..kernels.threads import one_thread
 from ..measure import binary_exponent, gram_error, narrowed, relative_error, scaled
 from ..named import Named, settings
 from ..solvers.loop import Callback
-from ..solvers.threads import one_thread
 
 STORES: dict[str, Callable[[Encoded], Encoded]] = {"packed": lambda encoded: encoded, "entropy": shrunk, "xor": xored}
 """By name, how a factor's codes are written, without loss."""

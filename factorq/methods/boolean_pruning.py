@@ -16,10 +16,10 @@ from ..codecs.boolean import MOST_RANK, boolean_product, factor_shapes
 from ..constraints import Constraint, Quantized, Real, Sparse, check_bits, check_group, check_sparsity, even_group
 from ..errors import refuse, refuse_type
 from ..forms import Leaf
+from ..kernels.threads import one_thread
 from ..measure import binary_entropy, binary_exponent, scaled
 from ..named import settle
 from ..solvers.boolean import factorise
-from ..solvers.threads import one_thread
 from .base import Method, Problem, Solution, check_rank, check_steps
 
 _INDEX_BITS = (

@@ -14,13 +14,13 @@ from ..arrays import FLOATS
 from ..constraints import Constraint, Intersection, Real, Sparse, check_sparsity
 from ..errors import refuse, refuse_type
 from ..forms import Chain, Fold, Folded, Form, Leaf
+from ..kernels.threads import one_thread
 from ..measure import binary_exponent, density_for, scaled
 from ..named import settle
 from ..solvers.damping import damped_cholesky
 from ..solvers.dictionary.components import WIDER, Kept, dictionary, refitted, sparse_components
 from ..solvers.dictionary.variance import added_variance
 from ..solvers.svd import truncated_svd
-from ..solvers.threads import one_thread
 from .base import Method, Problem, Solution, check_rank, check_steps
 
 _DENSITIES = (0.5, 0.25, 0.125, 1.0)  # from which a size decides the rank; the density then fills the size

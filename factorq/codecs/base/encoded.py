@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ...errors import ArgumentError, ArtifactError
 from ...named import Named, find
+from . import products
 
 COMPUTE_DTYPES = ("float32", "float64")
 MAX_DIMS = 32
@@ -97,6 +98,30 @@ class Encoded(Named):
     @abstractmethod
     def points(self) -> Points:
         """Where the values of each entry may lie, the mask, scales and levels being what they are."""
+
+    def cuts(self) -> Sequence[tuple[slice, slice]]:
+        """Ranges of rows and of columns of the array as a matrix (shape[0], the rest) that :meth:`cut` decodes alone.
+
+        Row after row of ranges: all cuts of some rows follow each other.
+        """
+        return [(slice(0, self.matrix[0]), slice(0, self.matrix[1]))]
+
+    def cut(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """The entries of one of :meth:`cuts`: (k, l), ``dtype``; not to be changed."""
+        return self.decode().reshape(self.matrix)
+
+    def matmul(self, x: NDArray[Any]) -> NDArray[Any]:
+        """``self @ x`` for the array as a matrix (shape[0], n) and x (n, b): by cuts, the whole is never there."""
+        return products.matmul(self, x)
+
+    def rmatmul(self, x: NDArray[Any]) -> NDArray[Any]:
+        """``x @ self`` for the array as a matrix (m, the rest) and x (b, m)."""
+        return products.rmatmul(self, x)
+
+    @property
+    def matrix(self) -> tuple[int, int]:
+        """Rows and columns of the array as (shape[0], the rest)."""
+        return (self.shape[0], math.prod(self.shape[1:])) if self.shape else (1, 1)
 
     def reshaped(self, shape: tuple[int, ...]) -> Self:
         """The same entries in C order under another shape, with the same first axis."""

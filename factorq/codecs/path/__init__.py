@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from ...errors import refuse
 from ...kernels import trellis as kernel
+from ...kernels.threads import each
 from ...measure import scaled
 from ..base import Encoded, Points, buffer
 from . import mixed, static
-from .blocks import Block, Layout, blocks, each, strips
+from .blocks import Block, Layout, blocks, strips
 from .search import in_steps
 
 __all__ = ["Path", "grid", "preferred", "rounded", "strips"]

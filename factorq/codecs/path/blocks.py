@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Layout = tuple[int, int, int]
 Block = tuple[slice, slice]
-T = TypeVar("T")
-U = TypeVar("U")
 
 
 def blocks(layout: Layout, weights: int) -> list[Block]:
@@ -55,15 +51,6 @@ def alike(layout: Layout, grid: list[Block], most: int) -> Iterator[list[Block]]
         by_extent.setdefault(extent(layout, block), []).append(block)
     for same in by_extent.values():
         yield from (same[i : i + most] for i in range(0, len(same), most))
-
-
-def each(function: Callable[[T], U], items: Sequence[T]) -> list[U]:
-    """``function`` of every item, on as many threads as Numba may use: the kernels hold no lock."""
-    limit = int(os.environ.get("NUMBA_NUM_THREADS") or os.cpu_count() or 1)
-    if min(limit, len(items)) < 2:
-        return list(map(function, items))
-    with ThreadPoolExecutor(min(limit, len(items))) as pool:
-        return list(pool.map(function, items))
 
 
 def strips(array: NDArray[Any], weights: int) -> NDArray[Any]:

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from ...errors import ArtifactError
 from ...kernels import mixing as kernel
+from ...kernels.threads import each
 from ...kernels.trellis import machine
-from .blocks import Block, Layout, blocks, each, extent
+from .blocks import Block, Layout, blocks, extent
 from .search import MOST, Rates, find, first_rates, too_fine
 
 WEIGHTS = 1 << 18  # per block: each learns anew, which takes some hundred bytes

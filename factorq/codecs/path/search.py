@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...kernels import trellis as kernel
+from ...kernels.threads import each
 from ...measure import scaled
-from .blocks import Block, alike, each, stacked
+from .blocks import Block, alike, stacked
 
 LANES = 64  # blocks searched side by side: 8 states 39 M weights/s, 64 states 25 M; alone 6 M and 2 M
 _FINE = 100.0

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from ...errors import ArtifactError
 from ...kernels import path as kernel
+from ...kernels.threads import each
 from ...kernels.trellis import machine
-from .blocks import Block, Layout, blocks, cut, each, extent
+from .blocks import Block, Layout, blocks, cut, extent
 from .search import MOST, find, first_rates, too_fine
 
 WEIGHTS = 1 << 15  # per block: two states and an entry of the directory cost 96 bits, 0.003 bits per weight

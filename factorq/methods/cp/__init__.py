@@ -14,10 +14,10 @@ from ...arrays import FLOATS
 from ...codecs import Integers
 from ...constraints import check_bits
 from ...errors import refuse, refuse_type
+from ...kernels.threads import one_thread
 from ...measure import binary_exponent, scaled
 from ...named import settle
 from ...solvers.cp.products import Unfolded
-from ...solvers.threads import one_thread
 from ..base import Method, Problem, Solution, check_rank, check_steps
 from . import budget, stored
 from .advice import advice

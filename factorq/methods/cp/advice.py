@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...kernels.threads import one_thread
 from ...measure import binary_exponent, scaled
 from ...solvers.cp import real
 from ...solvers.cp.products import Unfolded
 from ...solvers.cp.start import random_factors
-from ...solvers.threads import one_thread
 from . import budget
 from .reading import sizes
 

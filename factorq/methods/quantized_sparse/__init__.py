@@ -14,12 +14,12 @@ from ...constraints import Coded, Constraint, Intersection, Quantized, Real, Spa
 from ...constraints.checks import check_bits
 from ...errors import refuse, refuse_type
 from ...forms import Chain, Fold, Folded, Leaf
+from ...kernels.threads import one_thread
 from ...measure import binary_exponent, scaled
 from ...named import settle
 from ...solvers.damping import damped_cholesky, explain_damping
 from ...solvers.dictionary import Budget, Target
 from ...solvers.loop import Outcome
-from ...solvers.threads import one_thread
 from ..base import Method, Problem, Solution, check_factor_bits, check_rank, check_steps, factor_bits
 from . import coded, descent, folds, gradient, sizes
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from ...arrays import check_finite
 from ...errors import refuse
+from ...kernels.threads import one_thread
 from ...measure import binary_exponent, scaled, squared_norm
-from ..threads import one_thread
 from .candidates import plain
 from .search import search
 from .transform import Stage, Transform

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...forms import Chain, Factor, Fold, Folded, Form, Leaf
 from ...kernels import givens
-from ..threads import one_thread
+from ...kernels.threads import one_thread
 
 Layout = tuple[int, int, int]
 
