@@ -9,6 +9,8 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import is_host
+
 _BLOCK = 1 << 16  # elements; a float64 pair of this size stays in the second-level cache
 _GAP_CODE = 1.01  # bytes of coded gaps over the entropy of a random mask
 
@@ -42,7 +44,8 @@ def scaled(x: NDArray[Any], exponent: int) -> NDArray[Any]:
     if -126 <= exponent <= 127:
         result: NDArray[Any] = x * x.dtype.type(2.0**exponent)
         return result
-    return np.asarray(np.ldexp(x, exponent), x.dtype)
+    wide: NDArray[Any] = np.ldexp(x, exponent)
+    return wide.astype(x.dtype, copy=False)
 
 
 def narrowed(x: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -50,15 +53,16 @@ def narrowed(x: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     if dtype.itemsize >= x.dtype.itemsize:
         return x.astype(dtype, copy=False)
     limit = float(ml_dtypes.finfo(dtype).max)  # type: ignore[no-untyped-call]
-    return np.asarray(np.clip(x, -limit, limit), dtype)
+    kept: NDArray[Any] = np.clip(x, -limit, limit)
+    return kept.astype(dtype, copy=False)
 
 
 def squared_norm(x: NDArray[Any], exponent: int = 0) -> float:
     """``sum((x * 2**-exponent)**2)`` in float64, block by block in a fixed order."""
-    flat = x.reshape(-1)
+    flat, step = x.reshape(-1), _step(x)
     total = 0.0
-    for start in range(0, flat.size, _BLOCK):
-        block = scaled(flat[start : start + _BLOCK].astype(np.float64), -exponent)
+    for start in range(0, flat.size, step):
+        block = scaled(flat[start : start + step].astype(np.float64), -exponent)
         total += float(block @ block)
     return total
 
@@ -74,13 +78,18 @@ def norm(x: NDArray[Any]) -> float:
 
 def squared_distance(x: NDArray[Any], y: NDArray[Any], exponent: int = 0) -> float:
     """``sum(((x - y) * 2**-exponent)**2)`` in float64, block by block in a fixed order."""
-    a, b = x.reshape(-1), y.reshape(-1)
+    a, b, step = x.reshape(-1), y.reshape(-1), _step(x)
     total = 0.0
-    for start in range(0, a.size, _BLOCK):
-        block = scaled(a[start : start + _BLOCK].astype(np.float64), -exponent)  # first: differences may overflow
-        block -= scaled(b[start : start + _BLOCK].astype(np.float64, copy=False), -exponent)
+    for start in range(0, a.size, step):
+        block = scaled(a[start : start + step].astype(np.float64), -exponent)  # first: differences may overflow
+        block -= scaled(b[start : start + step].astype(np.float64, copy=False), -exponent)
         total += float(block @ block)
     return total
+
+
+def _step(x: NDArray[Any]) -> int:
+    """Elements at a time; on a GPU so many that waiting for their sum does not matter."""
+    return _BLOCK if is_host(x) else _BLOCK << 8
 
 
 def relative_error(W: NDArray[Any], approximation: NDArray[Any]) -> float:

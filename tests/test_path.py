@@ -534,7 +534,7 @@ def test_hostile_directories_are_refused(model: str, monkeypatch: pytest.MonkeyP
     at = (
         5
         if model == "mixing"
-        else 4 + HEAD.size + int(np.prod(static.parse(stream[4:], (1, 48, 64), 8).coder.entries.shape))
+        else 4 + HEAD.size + int(np.prod(static.parse(stored.stream[4:], (1, 48, 64), 8).coder.entries.shape))
     )
     first, second = struct.unpack_from("<II", stream, at)
     for pair in itertools.chain([(first + 1, second), (2**32 - 1, second), (0, 0)], [(first + second, 0)]):

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import contiguous, namespace
 from ..errors import ArgumentError, ArtifactError, refuse
 from ..kernels import bitshift as kernel
 from ..measure import scaled
-from .base import Encoded, Points, buffer, from_matrix, groups_shape, matrix_shape, normal_exponent, to_matrix
+from .base import (
+    Encoded,
+    Points,
+    Read,
+    buffer,
+    from_matrix,
+    groups_shape,
+    matrix_shape,
+    normal_exponent,
+    products,
+    to_matrix,
+)
 
 BLOCK = 256
 """Weights per circle. D at 2 bits, 2**12 states: blocks of 32 .0869, 64 .0731, 128 .0702, 256 and 512 .0698."""
@@ -98,7 +111,38 @@ class BitShift(Encoded):
         rows, n = matrix_shape(self.shape, self.axis)
         codes = self.codes.reshape(rows, row_bytes(n, self.bits, self.states))
         out = _decoded(codes, self.bits, self.states, self.scales.astype(self.dtype), self.group, (rows, n))
-        return from_matrix(scaled(out, self.exponent), self.shape, self.axis)
+        return scaled(out, self.exponent).reshape(self.shape)  # groups run along rows, whatever the axis
+
+    @property
+    def on_gpu(self) -> bool:
+        return True
+
+    def decode_on_gpu(self) -> Any:
+        return self.decode()
+
+    def cuts(self) -> Sequence[tuple[slice, slice]]:
+        return products.strips(*self.matrix)
+
+    def cut(self, rows: slice, columns: slice) -> NDArray[Any]:
+        m, n = rows.stop - rows.start, columns.stop - columns.start
+        first = rows.start * self.matrix[1] + columns.start
+        return self.part(first, first + m * n).reshape(m, n)
+
+    def part(self, first: int, stop: int, read: Read | None = None) -> NDArray[Any]:
+        rows, n = matrix_shape(self.shape, self.axis)
+        if first == stop:
+            return np.empty(0, self.dtype)
+        top, low = first // n, -(-stop // n)
+        left, right, step = 0, n, self.group or BLOCK
+        if low == top + 1:  # whole groups of one row
+            left, right = (first - top * n) // step * step, min(-(-(stop - top * n) // step) * step, n)
+        size = row_bytes(right - left, self.bits, self.states)
+        at = left * self.bits // 8
+        codes = self.codes.reshape(rows, -1)[top:low, at : at + size]
+        scales = self.scales[top:low, left // self.group if self.group else 0 :].astype(self.dtype)
+        shape = (low - top, right - left)
+        out = scaled(_decoded(codes, self.bits, self.states, scales, self.group, shape), self.exponent)
+        return out.reshape(-1)[first - top * n - left :][: stop - first]
 
     def block(self, row: int, index: int) -> NDArray[Any]:
         """The weights of one block of one row of the matrix: (256,), or (n % 256,) for a ragged last one.
@@ -219,9 +263,9 @@ def _decoded(
     rows, n = shape
     full, tail = divmod(n, BLOCK)
     edge = full * BLOCK * bits // 8
-    out = np.empty((rows, n), scales.dtype)
+    out: NDArray[Any] = namespace(codes).empty((rows, n), dtype=scales.dtype)
     if full:
-        stored = np.ascontiguousarray(codes[:, :edge]).reshape(-1, BLOCK * bits // 8)
+        stored = contiguous(codes[:, :edge]).reshape(-1, BLOCK * bits // 8)
         values = kernel.decode(stored, bits, states, _per_block(scales, group, full), BLOCK)
         out[:, : full * BLOCK] = values.reshape(rows, full * BLOCK)
     if tail:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from ..kernels.bits import packed_size
 from .base import Encoded, Masked, Packed, buffer, is_count, widths
 
 MOST_RANK = 1024
+_BLOCK, _WIDE = 1 << 16, 1024  # entries, and columns, of the mask that are made at a time
 Bools = NDArray[np.bool_]
 
 
@@ -103,10 +105,44 @@ class Boolean(Masked):
             raise ArtifactError(f"boolean: {count} entries kept by the mask, expected {self.inner.size}")
         return mask.reshape(self.shape)
 
+    def bitmap(self) -> NDArray[np.uint8]:
+        """The mask as one bit per entry in C order, lowest bit first: (ceil(size / 8),)."""
+        m, n = self.matrix
+        bitmap = np.empty(packed_size(self.size, 1), np.uint8)
+        step = 8 * max(1, _BLOCK // (8 * n))  # rows that end with a byte
+        for top in range(0, m, step):
+            rows = range(top, min(top + step, m))
+            mask = np.empty((len(rows), n), np.bool_)
+            for part, upper in _parts(rows, self.tile[0], len(rows)):
+                for columns, lower in _parts(range(n), self.tile[1], _WIDE):
+                    left = self._bits(self.left, lower * m + part.start, len(part))
+                    right = self._bits(self.right, upper * n + columns.start, len(columns))
+                    product = boolean_product(left[None], right[None], (len(part), len(columns)))
+                    mask[part.start - top : part.stop - top, columns.start : columns.stop] = product
+            packed = np.packbits(mask, bitorder="little")
+            bitmap[top * n // 8 : top * n // 8 + packed.size] = packed
+        return bitmap
+
+    def _bits(self, packed: NDArray[Any], first: int, count: int) -> Bools:
+        """Rows ``first`` to ``first + count`` of all factors of one side: (count, rank)."""
+        start, stop = first * self.rank, (first + count) * self.rank
+        bits = np.unpackbits(packed[start // 8 : -(-stop // 8)], bitorder="little")[start % 8 :]
+        return bits[: stop - start].view(np.bool_).reshape(count, self.rank)
+
     def summary(self) -> str:
         rows, columns = self.tile
         how = f"boolean rank {self.rank} in tiles of {rows}x{columns}"
         return f"{super().summary()}, {self.density:.1%} kept ({how}), {self.inner!r}"
+
+
+def _parts(places: range, tile: int, most: int) -> Iterator[tuple[range, int]]:
+    """Ranges of at most ``most`` places that lie in one tile, and the number of that tile."""
+    at = places.start
+    while at < places.stop:
+        number = at // tile
+        end = min(at + most, (number + 1) * tile, places.stop)
+        yield range(at, end), number
+        at = end
 
 
 def factor_shapes(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import beside, namespace
 from ..errors import ArtifactError
 from ..kernels import bits as bits_kernel
 from ..kernels import levels as kernel
@@ -132,6 +134,22 @@ class Codebook(Grouped):
             self.require(
                 self.levels is None and len(table_levels(self.table, self.bits)) == 2**self.bits, "levels stored"
             )
+
+    def affine(self) -> dict[str, Any]:
+        return {"levels": self.table_levels().astype(np.float32)}
+
+    def values_on_gpu(self, codes: Any) -> Any:
+        values = self._levels_on_gpu[codes]
+        if self.scales is None:
+            return values
+        scales = namespace(codes).repeat(self.scales.astype(self.dtype), self.group, axis=1)
+        return scales[:, : codes.shape[1]] * values
+
+    @cached_property
+    def _levels_on_gpu(self) -> Any:
+        if self.levels is not None:
+            return self.levels.astype(self.dtype)
+        return beside(self.table_levels().astype(self.dtype), self.codes)
 
     def decode_block(self, codes: NDArray[Any], rows: slice, scales: NDArray[Any] | None) -> NDArray[Any]:
         levels = self.table_levels().astype(self.dtype)

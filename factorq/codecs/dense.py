@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import FLOATS
+from ..kernels import narrow
 from ..measure import binary_exponent, scaled
-from .base import Encoded, Points, buffer
+from .base import Encoded, Points, Read, buffer
+
+_CUT = 1 << 16
+"""Entries that are made wider at a time."""
+_FEW = {"float32": (2, 4, 3), "float16": (1, 32, 32), "bfloat16": (1, 32, 32)}
+"""From how many columns, and up to how many of F @ x and of x @ F, a kernel reads what is stored; else BLAS does."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -55,6 +63,68 @@ class Dense(Encoded):
 
     def decode(self) -> NDArray[Any]:
         return np.asarray(scaled(self.values.astype(self.dtype), self.exponent))
+
+    def cuts(self) -> Sequence[tuple[slice, slice]]:
+        m, n = self.matrix
+        width = max(1, min(n, _CUT))
+        step = max(1, _CUT // width)
+        return [
+            (slice(i, min(i + step, m)), slice(j, min(j + width, n)))
+            for i in range(0, m, step)
+            for j in range(0, n, width)
+        ]
+
+    def cut(self, rows: slice, columns: slice) -> NDArray[Any]:
+        values = self._matrix[rows, columns]
+        if self.dtype == "float32" and self._readable:
+            return values if self.stored == "float32" else narrow.widen(values, self.exponent)
+        return np.asarray(scaled(values.astype(self.dtype), self.exponent))
+
+    def matmul(self, x: NDArray[Any]) -> NDArray[Any]:
+        if self._few(x, x.shape[1], 1):
+            out = np.zeros((self.matrix[0], x.shape[1]), np.float32)
+            narrow.matmul(self._matrix, self.exponent, x, out)
+            return out
+        return np.asarray(self._matrix @ x) if self._as_it_is(x) else super().matmul(x)
+
+    def rmatmul(self, x: NDArray[Any]) -> NDArray[Any]:
+        if self._few(x, x.shape[0], 2):
+            out = np.zeros((x.shape[0], self.matrix[1]), np.float32)
+            narrow.rmatmul(x, self._matrix, self.exponent, out)
+            return out
+        return np.asarray(x @ self._matrix) if self._as_it_is(x) else super().rmatmul(x)
+
+    @property
+    def _matrix(self) -> NDArray[Any]:
+        return self.values.reshape(self.matrix)
+
+    def _as_it_is(self, x: NDArray[Any]) -> bool:
+        """Whether BLAS can multiply what is stored."""
+        return self.exponent == 0 and self.values.dtype == self.dtype == x.dtype
+
+    def _few(self, x: NDArray[Any], columns: int, side: int) -> bool:
+        few = _FEW.get(self.stored, (1, 0, 0))
+        right = few[0] <= columns <= few[side] and self.dtype == "float32" and x.dtype == np.float32
+        return right and self._readable
+
+    @cached_property
+    def _readable(self) -> bool:
+        return narrow.readable(self._matrix, self.exponent)
+
+    @property
+    def streamed(self) -> str | None:
+        return "values"
+
+    def part(self, first: int, stop: int, read: Read | None = None) -> NDArray[Any]:
+        values = read(first, stop) if read else self.values.reshape(-1)[first:stop]
+        return np.asarray(scaled(values.astype(self.dtype), self.exponent))
+
+    @property
+    def on_gpu(self) -> bool:
+        return True
+
+    def decode_on_gpu(self) -> Any:
+        return scaled(self.values.astype(self.dtype), self.exponent)
 
     def nearest(self, x: NDArray[Any]) -> Dense:
         return self.encode(x, self.stored)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import contiguous, is_cupy, to_host
 from ..kernels import bits as bits_kernel
 from ..kernels import grid as kernel
 from ..measure import scaled
-from .base import Grouped, Points, buffer, groups_shape, normal_exponent, packed_rows
+from .base import Grouped, Points, buffer, groups_shape, normal_exponent, packed_rows, to_matrix
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -51,8 +53,24 @@ class Grid(Grouped):
             The array; groups run along ``axis`` as in :class:`Grouped`.
         zero : float or None
             The code of 0; None fits a minimum to each group (an asymmetric grid).
+
+        A CuPy array is coded on its GPU, and what is stored comes to the host.
         """
         exponent = normal_exponent(x)
+        if is_cupy(x):
+            matrix = contiguous(scaled(to_matrix(x, axis), -exponent))
+            run = group or max(matrix.shape[1], 1)
+            found: Sequence[Any] = (
+                kernel.fit_encode_asymmetric(matrix, bits, run)
+                if zero is None
+                else kernel.fit_encode(matrix, bits, run, zero)
+            )
+            stored = dict(zip(("scales", "minima"), map(to_host, found[1:]), strict=False))
+            packed = to_host(bits_kernel.pack(found[0].reshape(-1), bits))
+            return cls(
+                shape=tuple(x.shape), dtype=str(x.dtype), bits=bits, group=group, axis=axis, exponent=exponent,
+                zero=zero or 0.0, codes=packed, **stored,
+            )  # fmt: skip
         scales = np.empty(groups_shape(x.shape, axis, group), np.float16)
         minima = np.empty_like(scales) if zero is None else None
 
@@ -126,6 +144,15 @@ class Grid(Grouped):
         self.require(
             isinstance(self.zero, float | int) and 0 <= self.zero < 1 << 16, f"zero {self.zero!r} is out of range"
         )
+
+    def affine(self) -> dict[str, Any]:
+        return {"zero": float(self.zero)} if self.minima is None else {"minima": self.minima}
+
+    def values_on_gpu(self, codes: Any) -> Any:
+        run = self.group or max(codes.shape[1], 1)
+        if self.minima is None:
+            return kernel.decode(codes, self.scales, run, float(self.zero), self.dtype)
+        return kernel.decode_asymmetric(codes, self.scales, self.minima, run, self.dtype)
 
     def decode_block(self, codes: NDArray[Any], rows: slice, scales: NDArray[Any] | None) -> NDArray[Any]:
         run = self.group or max(codes.shape[1], 1)

@@ -64,6 +64,12 @@ class Integers(Grouped):
     def table_levels(self) -> NDArray[Any]:
         return np.arange(2.0**self.bits) - self.zero
 
+    def affine(self) -> dict[str, Any]:
+        return {"zero": float(self.zero)}
+
+    def values_on_gpu(self, codes: Any) -> Any:
+        return codes.astype(self.dtype) - self.zero
+
     def decode_block(self, codes: NDArray[Any], rows: slice, scales: NDArray[Any] | None) -> NDArray[Any]:
         return codes.astype(self.dtype) - self.zero
 

@@ -88,20 +88,18 @@ class Mask(Masked):
 
     def mask(self) -> NDArray[np.bool_]:
         """Which entries are kept: ``shape``, bool."""
-        count = self.inner.size
-        if self.parameter is None:
-            flat = np.unpackbits(self.positions, count=self.size, bitorder="little").view(np.bool_)
-        elif self.parameter > 0:
-            flat = gaps.decode(self.positions, self.parameter, self.size, count)
-        else:
-            flat = density.decode(self.positions, self._matrix, -self.parameter)
-        if int(np.count_nonzero(flat)) != count:
-            raise ArtifactError(f"mask: {int(np.count_nonzero(flat))} bits set, expected {count}")
+        flat = np.unpackbits(self.bitmap(), count=self.size, bitorder="little").view(np.bool_)
+        if int(np.count_nonzero(flat)) != self.inner.size:
+            raise ArtifactError(f"mask: {int(np.count_nonzero(flat))} bits set, expected {self.inner.size}")
         return flat.reshape(self.shape)
 
     def bitmap(self) -> NDArray[np.uint8]:
         """One bit per entry in C order, lowest bit first: (ceil(size / 8),)."""
-        return self.positions if self.parameter is None else np.packbits(self.mask().reshape(-1), bitorder="little")
+        if self.parameter is None:
+            return self.positions
+        if self.parameter > 0:
+            return gaps.bitmap(self.positions, self.parameter, self.size, self.inner.size)
+        return density.bitmap(self.positions, self._matrix, -self.parameter)
 
     def directory(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """The bitmap and its rank directory, by which entry i is found among the kept ones without the ones before it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -82,9 +83,38 @@ class Rotation(Encoded):
         self.expect("codes", "uint8", (self.predict(m, self.bits, self.leading),))
 
     def decode(self) -> NDArray[Any]:
-        m = self.shape[0]
-        codes = bits_kernel.unpack(self.codes, self.bits, kernel.angle_count(m, self.leading))
-        return kernel.decode(codes.astype(np.uint16), m, self.leading, self.bits).astype(self.dtype)
+        return kernel.decode(self._angles(), self.shape[0], self.leading, self.bits).astype(self.dtype)
+
+    def matmul(self, x: NDArray[Any]) -> NDArray[Any]:
+        return self._turned(x, False) if x.shape[1] <= self.shape[0] else super().matmul(x)
+
+    def rmatmul(self, x: NDArray[Any]) -> NDArray[Any]:
+        return self._turned(x.T, True).T if len(x) <= self.shape[0] else super().rmatmul(x)
+
+    @property
+    def on_gpu(self) -> bool:
+        return True
+
+    def placed(self, put: Callable[[NDArray[Any]], Any]) -> Any:
+        return self.altered(codes=put(self.decode()))  # the matrix in place of its angles, read on the host, once
+
+    def decode_on_gpu(self) -> Any:
+        return self.codes.copy()  # not what further products read
+
+    def matmul_on_gpu(self, x: Any) -> Any:
+        return self.codes @ x
+
+    def rmatmul_on_gpu(self, x: Any) -> Any:
+        return x @ self.codes
+
+    def _turned(self, x: NDArray[Any], transposed: bool) -> NDArray[Any]:
+        """The product by the rotations themselves: up to m columns they take no longer than to decode the matrix."""
+        product = kernel.apply(self._angles(), x.astype(np.float64), self.leading, self.bits, transposed)
+        return product.astype(np.result_type(x.dtype, self.dtype))
+
+    def _angles(self) -> NDArray[np.uint16]:
+        count = kernel.angle_count(self.shape[0], self.leading)
+        return np.asarray(bits_kernel.unpack(self.codes, self.bits, count), np.uint16)
 
     def nearest(self, x: NDArray[Any]) -> Rotation:
         return self.encode(x, self.bits, self.leading)

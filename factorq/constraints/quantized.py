@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import beside, contiguous, is_cupy
 from ..codecs import Codebook, Encoded, Grid
 from ..codecs.base import matrix_shape
 from ..errors import refuse
@@ -85,9 +86,10 @@ def _sample(x: NDArray[Any]) -> NDArray[Any]:
     """Rows of ``x`` evenly spaced, about ``_SAMPLE`` entries; all of a smaller array."""
     if x.size <= _SAMPLE or x.ndim < 2:
         return x[:_SAMPLE] if x.ndim == 1 else x
-    return np.ascontiguousarray(x[:: -(-x.size // _SAMPLE)])
+    return contiguous(x[:: -(-x.size // _SAMPLE)])
 
 
 def _loss(x: NDArray[Any], encoded: Encoded) -> float:
-    lost = np.asarray(x - encoded.decode(), np.float64)
+    there = encoded.placed(lambda stored: beside(stored, x)).decode_on_gpu() if is_cupy(x) else encoded.decode()
+    lost = (x - there).astype(np.float64)
     return float(np.vdot(lost, lost))

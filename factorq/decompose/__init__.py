@@ -13,7 +13,7 @@ from ..constraints import check_bits, check_sparsity
 from ..errors import refuse, refuse_type
 from ..factorization import Factorization
 from ..methods import CP, SVD, Method, QuantizedSparse, Scalar, SparsePCA, Trellis
-from ..methods.base import check_rank, check_store, check_takes, run
+from ..methods.base import Weight, check_rank, check_store, check_takes, run
 from ..named import find, known, settings
 from ..solvers.loop import Callback
 from .plan import Plan
@@ -140,10 +140,12 @@ def explain(
     if isinstance(W, tuple):
         outlook = plan.method.outlook(plan.shape, plan.dtype)
         return replace(plan, reason=f"{plan.reason}; {outlook}") if outlook else plan
-    host = check_weight(W)
-    host = host.astype("float64" if host.dtype == np.float64 else "float32", copy=False)
+    weight = Weight.of(W)
+    host = weight.host.astype(weight.compute, copy=False)
     if bits_per_weight is not None or gram is not None:
-        draft, why = placed(plan, W, math.inf if bits_per_weight is None else float(bits_per_weight), gram is not None)
+        draft, why = placed(
+            plan, weight, math.inf if bits_per_weight is None else float(bits_per_weight), gram is not None
+        )
         if why:
             sized = draft if bits_per_weight is None else _first(draft, plan, float(bits_per_weight))
             return replace(plan, method=sized, reason=f"{plan.reason}; {sized.remarks(host, plan.dtype)}; {why}")

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, check_weight
+from ..arrays import Array
 from ..errors import refuse
 from ..factorization import Factorization
 from ..methods import Method
-from ..methods.base import Stacked, run
+from ..methods.base import Stacked, Weight, run
 from .plan import Plan
 
 _WINDOW = 0.98  # a target size is met between this share of it and all of it
@@ -30,10 +30,11 @@ def at_size(plan: Plan, W: Array, target: float, rng: np.random.Generator, optio
 
     Where there are several candidates, cheap runs find the best ones.
     """
-    draft, why = placed(plan, W, target, options["gram"] is not None)
+    weight = Weight.of(W)
+    draft, why = placed(plan, weight, target, options["gram"] is not None)
 
     def solved(method: Method) -> Factorization:
-        F = run(method, W, rng=deepcopy(rng), **options)
+        F = run(method, weight, rng=deepcopy(rng), **options)
         return replace(F, status=f"{F.status}; {why}") if why else F
 
     sized = list(draft.resized(plan.shape, plan.dtype, target, plan.free))
@@ -45,7 +46,7 @@ def at_size(plan: Plan, W: Array, target: float, rng: np.random.Generator, optio
     others: list[Method] = []
     if len(candidates) > _FINALISTS:
         quick = options | {"callback": None}
-        tried = [(run(m.cheaper(), W, rng=deepcopy(rng), **quick), m) for m in candidates]
+        tried = [(run(m.cheaper(), weight, rng=deepcopy(rng), **quick), m) for m in candidates]
         most = target if aims else math.inf  # what coding does not bring under the target is out
         near = [(F, m) for F, m in tried if _NEAR * target <= F.bits_per_weight <= most] or tried
         if "sparsity" not in plan.free:  # nothing can be corrected: those that meet the size come first
@@ -70,10 +71,12 @@ def at_size(plan: Plan, W: Array, target: float, rng: np.random.Generator, optio
     return replace(best, status=f"{best.status}; {note}")
 
 
-def placed(plan: Plan, W: Array, target: float, gram: bool) -> tuple[Method, str]:
+def placed(plan: Plan, W: Array | Weight, target: float, gram: bool) -> tuple[Method, str]:
     """The method whose versions are tried, with what W itself decides, and why."""
-    host = check_weight(W).astype("float64" if plan.dtype == "float64" else "float32", copy=False)
-    return (plan.draft or plan.method).placed(host, target, plan.free, gram)
+    weight, method = Weight.of(W), plan.draft or plan.method
+    if type(method).placed is Method.placed:  # W is not looked at: it may stay on a GPU
+        return method, ""
+    return method.placed(weight.host.astype(weight.compute, copy=False), target, plan.free, gram)
 
 
 def _corrected(

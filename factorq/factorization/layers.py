@@ -9,7 +9,7 @@ Lempitsky 2015, arXiv 1412.6553). A product ``W = A B``, W read as (outputs, the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -308,7 +308,7 @@ def _fits_float16(x: NDArray[Any]) -> bool:
     return bool(sizes.min() >= np.finfo(np.float16).tiny and sizes.max() <= np.finfo(np.float16).max)
 
 
-def decoded(form: Form, dtype: np.dtype[Any]) -> list[NDArray[Any]]:
-    """The factors of ``form`` in order, each rounded to ``dtype``; those of CP balanced for it."""
-    factors = [leaf.factor.decode() for leaf in form.leaves().values()]
+def decoded(form: Form, leaves: Iterable[Form], dtype: np.dtype[Any]) -> list[NDArray[Any]]:
+    """The factors of ``form``, its ``leaves`` in order, each rounded to ``dtype``; those of CP balanced for it."""
+    factors = [leaf.dense() for leaf in leaves]
     return [narrowed(x, dtype) for x in (balanced(factors, dtype) if isinstance(form, CP) else factors)]

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from html import escape
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import measure
-from ..arrays import FLOATS, HOST, Array, Home, is_array, to_host
+from ..arrays import FLOATS, NUMPY, Array, Home, is_array, native, needs_gradient
 from ..codecs.base import Encoded
-from ..errors import FactorqError, affordable, refuse, refuse_type
+from ..errors import ArtifactError, FactorqError, affordable, refuse, refuse_type
 from ..forms import Form, transposed
 from ..named import build
-from . import interchange, layers, records
+from . import display, interchange, layers, placing, records
 from .layers import Conv, Operations, Padding, Sizes
 
 
@@ -85,7 +85,8 @@ class Factorization:
         if self.ndim != 2:
             found = f"a factorization of shape {self.shape}"
             raise refuse("T", found=found, allowed="a matrix", remedy="use to_dense() and transpose the axes you mean")
-        return replace(self, form=transposed(self.form), gram_error=None)
+        turned = replace(self, form=transposed(self.form), gram_error=None)
+        return turned.remembering(transposed(self._placed)) if "_placed" in vars(self) else turned
 
     @property
     def size(self) -> int:
@@ -95,7 +96,8 @@ class Factorization:
     @property
     def dtype(self) -> Any:
         """Dtype of W, as its library spells it."""
-        return FLOATS[self.home.dtype] if self.home.xp is HOST.xp else getattr(self.home.xp, self.home.dtype)
+        plain = self.home.xp is NUMPY or self.home.library == "cupy"
+        return FLOATS[self.home.dtype] if plain else getattr(self.home.xp, self.home.dtype)
 
     @property
     def method(self) -> Any:
@@ -128,7 +130,8 @@ class Factorization:
     def factors(self) -> tuple[Array, ...]:
         """The decoded factors in order of contraction, in W's namespace and device; in float16 powers of 2 may move."""
         with affordable(f"the factors of an array of shape {self.shape}"):
-            return tuple(map(self.home.place, layers.decoded(self.form, FLOATS[self.home.dtype])))
+            leaves = [placing.placed(leaf, self.home) for leaf in self.form.leaves().values()]
+            return tuple(map(self.home.place, layers.decoded(self.form, leaves, FLOATS[self.home.dtype])))
 
     def to_dense(self) -> Array:
         """The array that the factors contract to: W's shape, dtype, namespace and device.
@@ -140,13 +143,45 @@ class Factorization:
         """
         needed = self.size * FLOATS[self.home.dtype].itemsize
         claimed = affordable(f"an array of shape {self.shape}, {needed:,} bytes")
-        with claimed, np.errstate(over="ignore", invalid="ignore"):  # a file may make up its numbers
-            return self.home.place(measure.narrowed(self.form.dense(), FLOATS[self.home.dtype]))
+        with claimed, self.home.active(), np.errstate(over="ignore", invalid="ignore"):  # a file may invent its numbers
+            return self.home.place(measure.narrowed(self._placed.dense(), FLOATS[self.home.dtype]))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
             raise refuse("copy", found=False, allowed="None or True, since the array is made on demand")
-        return np.asarray(to_host(self.to_dense()), dtype=dtype)
+        return np.asarray(replace(self, home=Home(NUMPY, "cpu", self.home.dtype)).to_dense(), dtype=dtype)
+
+    def like(self, x: Array) -> Factorization:
+        """The same factors with results in the library and on the device of ``x``; W's dtype stays.
+
+        What a file holds gives NumPy arrays; so ``F.like(x) @ x`` serves a tensor or an array on a GPU. Nothing is
+        decoded or rounded; on a GPU the stored buffers are copied there once, when they are first used.
+
+        Parameters
+        ----------
+        x : array
+            Of any library; its shape and dtype do not matter.
+
+        Returns
+        -------
+        Factorization
+
+        Raises
+        ------
+        ArgumentTypeError
+            If ``x`` is no array, or its library has no arrays of W's dtype.
+
+        Examples
+        --------
+        >>> import array_api_strict as xp, factorq as fq
+        >>> F = fq.decompose(np.eye(4, dtype=np.float32), bits=4)
+        >>> F.like(xp.asarray([1.0])).to_dense().device
+        array_api_strict.Device('CPU_DEVICE')
+        """
+        if not is_array(x):
+            raise refuse_type("x", found=type(x).__name__, allowed="an array")
+        home = Home.of(x).with_dtype(self.home.dtype)
+        return self if home == self.home else replace(self, home=home)
 
     __array_priority__ = 1000.0
     __array_ufunc__ = None  # so that `ndarray @ F` asks __rmatmul__
@@ -162,26 +197,47 @@ class Factorization:
     def _apply(self, x: Array, left: bool) -> Array:
         if not is_array(x):
             return NotImplemented
-        if self.ndim != 2:
-            found = f"a factorization of shape {self.shape}"
+        shape = self.shape
+        if len(shape) != 2:
+            found = f"a factorization of shape {shape}"
             raise refuse("@", found=found, allowed="a matrix", remedy="use to_dense() and contract the axes you mean")
-        inner = self.shape[0] if left else self.shape[1]
-        want = f"(b, {inner}) or ({inner},)" if left else f"({inner},) or ({inner}, b)"
+        inner = shape[0] if left else shape[1]
         if len(x.shape) not in (1, 2) or x.shape[-1 if left else 0] != inner:
-            raise refuse("x", found=f"shape {tuple(x.shape)}", allowed=want, remedy=f"F has shape {self.shape}")
-        home = Home.of(x)
-        self.home.check_neighbour(home, "x")
+            want = f"(b, {inner}) or ({inner},)" if left else f"({inner},) or ({inner}, b)"
+            raise refuse("x", found=f"shape {tuple(x.shape)}", allowed=want, remedy=f"F has shape {shape}")
+        home, own = Home.of(x), self.home
+        own.check_neighbour(home, "x")
         if home.dtype not in FLOATS:
             raise refuse_type("x", found=f"dtype {home.dtype}", allowed=", ".join(FLOATS))
-        compute = "float64" if "float64" in (home.dtype, self.home.dtype) else "float32"
-        matrix = to_host(x).astype(compute)
+        if needs_gradient(x):
+            remedy = "use x.detach() or torch.no_grad(), or to_dense() where gradients are wanted"
+            raise refuse("x", found="a tensor that requires gradients", allowed="one without", remedy=remedy)
+        compute = np.float64 if "float64" in (home.dtype, own.dtype) else np.float32
+        matrix = native(x).astype(compute)
         vector = matrix.ndim == 1
-        with affordable(f"the product with an array of shape {self.shape}"):
-            if left:
-                product = self.form.rmatmul(matrix[None, :] if vector else matrix)
-            else:
-                product = self.form.matmul(matrix[:, None] if vector else matrix)
-        return home.place(product.reshape(-1) if vector else product, dtype=_wider(home.dtype, self.home.dtype))
+        if vector:
+            matrix = matrix[None, :] if left else matrix[:, None]
+        try:
+            with own.active():
+                product = self._placed.rmatmul(matrix) if left else self._placed.matmul(matrix)
+        except MemoryError:
+            raise ArtifactError(f"the product with an array of shape {shape}: more memory than there is") from None
+        return own.place(product.reshape(-1) if vector else product, _wider(home.dtype, own.dtype))
+
+    # --- where it is --------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _placed(self) -> Form:
+        """The form with its buffers on the GPU of W, from the first use on; elsewhere the form itself."""
+        return placing.placed(self.form, self.home)
+
+    def remembering(self, placed: Form) -> Factorization:
+        """The same object, which need not copy to a GPU what ``placed`` has there."""
+        vars(self)["_placed"] = placed
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_placed"}
 
     # --- what it becomes ----------------------------------------------------------------------------------------
 
@@ -303,30 +359,10 @@ class Factorization:
     # --- how it shows itself ------------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        shape = "x".join(map(str, self.shape))
-        dense = self.size * FLOATS[self.home.dtype].itemsize
-        lines = [
-            f"Factorization of a {shape} {self.home.dtype} array by {self.method}",
-            f"  {self.bits_per_weight:.4g} bits per weight ({self.nbytes:,} bytes, "
-            f"{dense / max(self.nbytes, 1):.3g} times smaller), relative error {self.relative_error:.4g}",
-        ]
-        if self.gram_error is not None:
-            lines.append(f"  relative error in the gram metric {self.gram_error:.4g}")
-        lines += [f"  {name} = {factor!r}" for name, factor in self.encoded.items()]
-        return "\n".join([*lines, f"  status: {self.status}"])
+        return display.text(self)
 
     def _repr_html_(self) -> str:
-        cells = [
-            ("method", f"{self.method}"),
-            ("array", f"{'x'.join(map(str, self.shape))} {self.home.dtype}"),
-            ("bits per weight", f"{self.bits_per_weight:.4g}"),
-            ("bytes", f"{self.nbytes:,}"),
-            ("relative error", f"{self.relative_error:.4g}"),
-            *((name, repr(factor)) for name, factor in self.encoded.items()),
-            ("status", self.status),
-        ]
-        rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in cells)
-        return f"<table>{rows}</table>"
+        return display.html(self)
 
     # --- how it is stored ---------------------------------------------------------------------------------------
 

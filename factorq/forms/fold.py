@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import refuse
+from .axes import Axes, moved, parted
 from .tree import Form, Matrix
 
 _MAX_AXES = 32
@@ -84,7 +85,7 @@ class Fold:
     def undo(self, matrix: Matrix) -> NDArray[Any]:
         """The array whose matrix is ``matrix``."""
         permuted = matrix.reshape([self.split[a] for a in self.order])
-        return permuted.transpose(np.argsort(self.order)).reshape(self.shape)
+        return permuted.transpose([int(axis) for axis in np.argsort(self.order)]).reshape(self.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,11 +104,6 @@ class Folded(Form):
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return self.fold.shape
 
-    @property
-    def transposes(self) -> bool:
-        """Whether the array is the transpose of the inner one."""
-        return len(self.shape) == 2 and self.fold.split == self.shape and self.fold.rows == (1,)
-
     def parts(self) -> tuple[tuple[str, Form], ...]:
         return (("", self.inner),)
 
@@ -117,15 +113,22 @@ class Folded(Form):
     def dense(self) -> NDArray[Any]:
         return self.fold.undo(self.inner.dense())
 
-    def matmul(self, x: Matrix) -> Matrix:
-        return self.inner.rmatmul(x.T).T if self.transposes else super().matmul(x)
-
-    def rmatmul(self, x: Matrix) -> Matrix:
-        return self.inner.matmul(x.T).T if self.transposes else super().rmatmul(x)
+    def mixed(self, x: Matrix, axes: Axes) -> Matrix:
+        parts = parted(axes, self.fold.split)
+        if parts is None:  # rows or columns of the product lie across axes of the fold
+            return super().mixed(x, axes)
+        starts = np.cumsum([0, *map(len, parts)])
+        order = [starts[a] + k for a in self.fold.order for k in range(len(parts[a]))]
+        fine = [axis for part in parts for axis in part]
+        turned = [fine[i] for i in order]
+        back = [int(i) for i in np.argsort(order)]
+        found = self.inner.contract(moved(x, fine, order, summed=True), tuple(turned))
+        return moved(found, turned, back, summed=False)
 
 
 def transposed(form: Form) -> Form:
     """The form of the transpose of a matrix; twice gives the first one back."""
-    if isinstance(form, Folded) and form.transposes:
+    fold = Fold.transposed((form.shape[1], form.shape[0]))
+    if isinstance(form, Folded) and form.fold == Fold.transposed(form.shape):
         return form.inner
-    return Folded(form, Fold.transposed((form.shape[1], form.shape[0])))
+    return Folded(form, fold)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import contiguous
 from ..errors import refuse
 from ..kernels import hadamard
 from .tree import Form, Matrix
@@ -84,5 +85,5 @@ def unturned(matrix: Matrix, right: int | None, left: int | None) -> Matrix:
 def _columns(x: Matrix, seed: int | None, inverse: bool) -> Matrix:
     if seed is None:
         return x
-    rows = np.ascontiguousarray(x.T)
-    return np.ascontiguousarray((hadamard.unrotate if inverse else hadamard.rotate)(rows, seed).T)
+    rows = contiguous(x.T)
+    return contiguous((hadamard.unrotate if inverse else hadamard.rotate)(rows, seed).T)

@@ -12,7 +12,9 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import contiguous
 from ..errors import refuse
+from .axes import Axes, Axis, count, of_product, parted
 
 Matrix = NDArray[Any]
 _MAX_AXES = 32
@@ -32,6 +34,8 @@ class Factor(Protocol):
     def matmul(self, x: Matrix) -> Matrix: ...
 
     def rmatmul(self, x: Matrix) -> Matrix: ...
+
+    def contract(self, x: Matrix, axes: Axes) -> Matrix: ...
 
 
 class Form(ABC):
@@ -53,12 +57,39 @@ class Form(ABC):
         return {name: leaf for role, part in self.parts() for name, leaf in part.leaves(_join(prefix, role)).items()}
 
     def matmul(self, x: Matrix) -> Matrix:
-        """``F @ x`` for x (n, b) without building W, where the form allows it."""
-        return np.asarray(self.dense() @ x)
+        """``F @ x`` for a matrix F (m, n) and x (n, b)."""
+        return self.mixed(x, of_product(self.shape, left=False))
 
     def rmatmul(self, x: Matrix) -> Matrix:
-        """``x @ F`` for x (b, m) without building W, where the form allows it."""
-        return np.asarray(x @ self.dense())
+        """``x @ F`` for a matrix F (m, n) and x (b, m)."""
+        return self.mixed(x.T, of_product(self.shape, left=True)).T
+
+    def contract(self, x: Matrix, axes: Axes) -> Matrix:
+        """The sum over some axes of a matrix F times x: (entries summed over, b) gives (entries kept, b).
+
+        Parameters
+        ----------
+        x : NDArray, (p, b)
+            Its rows are in C order of the axes that are summed over.
+        axes : tuple of Axis
+            Those of F, cut as fine as the product needs it, in C order.
+        """
+        parts = parted(axes, self.shape)
+        if parts is not None and len(parts) == 2:
+            m, n = self.shape
+            rows, columns = parts
+            if count(rows, True) == 1 and count(columns, True) == n:
+                return self.matmul(x)
+            if count(rows, True) == m and count(columns, True) == 1:
+                return self.rmatmul(x.T).T
+        return self.mixed(x, axes)
+
+    def mixed(self, x: Matrix, axes: Axes) -> Matrix:
+        """:meth:`contract` where rows or columns are summed over in part; here from the dense array."""
+        kept, summed = ([i for i, axis in enumerate(axes) if axis.summed == s] for s in (False, True))
+        wide = self.dense().reshape([axis.size for axis in axes]).transpose(*kept, *summed)
+        product: Matrix = wide.reshape(count(axes, False), count(axes, True)) @ x
+        return product
 
     def skeleton(self, prefix: str = "") -> dict[str, Any]:
         """The tree as JSON; leaves stand for themselves by name."""
@@ -99,6 +130,9 @@ class Leaf(Form):
     def rmatmul(self, x: Matrix) -> Matrix:
         return self.factor.rmatmul(x)
 
+    def mixed(self, x: Matrix, axes: Axes) -> Matrix:
+        return self.factor.contract(x, axes)
+
     def skeleton(self, prefix: str = "") -> dict[str, Any]:
         return {"form": self.tag, "leaf": prefix or "W"}
 
@@ -127,13 +161,31 @@ class Chain(Form):
         return ("A", self.A), ("B", self.B)
 
     def dense(self) -> NDArray[Any]:
-        return np.asarray(self.A.dense() @ self.B.dense())
+        product: Matrix = self.A.dense() @ self.B.dense()
+        return product
 
     def matmul(self, x: Matrix) -> Matrix:
         return self.A.matmul(self.B.matmul(x))
 
     def rmatmul(self, x: Matrix) -> Matrix:
         return self.B.rmatmul(self.A.rmatmul(x))
+
+    def mixed(self, x: Matrix, axes: Axes) -> Matrix:
+        parts = parted(axes, self.shape)
+        if parts is None:
+            return super().mixed(x, axes)
+        rows, columns = parts
+        r, b = self.A.shape[1], x.shape[1]
+        p, q = count(rows, True), count(columns, True)  # summed over
+        m, n = count(rows, False), count(columns, False)  # kept
+        if m * q <= p * n:  # what is in between is the smaller one of (m, r, q) and (p, r, n)
+            first = self.A.contract(x.reshape(p, q * b), (*rows, Axis(r, False)))
+            between = first.reshape(m, r, q, b).transpose(1, 2, 0, 3).reshape(r * q, m * b)
+            second = self.B.contract(between, (Axis(r, True), *columns))
+            return second.reshape(n, m, b).transpose(1, 0, 2).reshape(m * n, b)
+        first = self.B.contract(x.reshape(p, q, b).transpose(1, 0, 2).reshape(q, p * b), (Axis(r, False), *columns))
+        between = first.reshape(r, n, p, b).transpose(2, 0, 1, 3).reshape(p * r, n * b)
+        return self.A.contract(between, (*rows, Axis(r, True))).reshape(m * n, b)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,20 +230,18 @@ class CP(Form):
         unfolded = (matrices[mode] * self.weights.dense()) @ others.T
         rest = [n for k, n in enumerate(modes) if k != mode]
         moved = np.moveaxis(unfolded.reshape(-1, *rest), 0, mode)
-        return np.ascontiguousarray(moved).reshape(self.shape)
+        return contiguous(moved).reshape(self.shape)
 
     def _matrix(self, factor: Form) -> Matrix:
         return factor.dense().reshape(-1, self.rank)
 
     def matmul(self, x: Matrix) -> Matrix:
-        if len(self.shape) != 2:
-            return super().matmul(x)
-        return np.asarray((self.factors[0].dense() * self.weights.dense()) @ self.factors[1].rmatmul(x.T).T)
+        A, B = self.factors  # of a matrix, as all that multiplies
+        return A.matmul(B.rmatmul(x.T).T * self.weights.dense().T)
 
     def rmatmul(self, x: Matrix) -> Matrix:
-        if len(self.shape) != 2:
-            return super().rmatmul(x)
-        return np.asarray((self.factors[0].rmatmul(x) * self.weights.dense()) @ self.factors[1].dense().T)
+        A, B = self.factors
+        return B.matmul((A.rmatmul(x) * self.weights.dense()).T).T
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,14 +268,10 @@ class Tucker(Form):
         return ("core", self.core), *((f"factor{k}", f) for k, f in enumerate(self.factors))
 
     def matmul(self, x: Matrix) -> Matrix:
-        if len(self.shape) != 2:
-            return super().matmul(x)
-        left, right = self.factors
+        left, right = self.factors  # of a matrix, as all that multiplies
         return left.matmul(self.core.matmul(right.rmatmul(x.T).T))
 
     def rmatmul(self, x: Matrix) -> Matrix:
-        if len(self.shape) != 2:
-            return super().rmatmul(x)
         left, right = self.factors
         return right.matmul(self.core.rmatmul(left.rmatmul(x)).T).T
 
@@ -236,7 +282,7 @@ class Tucker(Form):
             axes = ascii_letters[:modes]
             out = axes.replace(axes[k], "Z")
             result = np.einsum(f"{axes},Z{axes[k]}->{out}", result, factor.dense(), optimize=True)
-        return np.ascontiguousarray(result)
+        return contiguous(result)
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,6 +312,9 @@ class Sum(Form):
 
     def rmatmul(self, x: Matrix) -> Matrix:
         return self._total(lambda term: term.rmatmul(x))
+
+    def mixed(self, x: Matrix, axes: Axes) -> Matrix:
+        return self._total(lambda term: term.contract(x, axes))
 
     def _total(self, value: Callable[[Form], NDArray[Any]]) -> NDArray[Any]:
         total = value(self.terms[0])

@@ -29,6 +29,8 @@ def workers() -> int:
 
 def product_workers() -> int:
     """Threads of a product: as many as BLAS would use for it at this moment, if that is fewer."""
+    if workers() == 1:
+        return 1
     libraries = _libraries().lib_controllers
     limits = [int(library.num_threads or 1) for library in libraries if library.user_api == "blas"]
     return min([workers(), *limits])

@@ -5,20 +5,35 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import FLOATS, Array, Home, check_finite, check_weight, dtype_name, generator, is_array, to_host
+from ..arrays import (
+    FLOATS,
+    HOST,
+    Array,
+    Home,
+    check_finite,
+    check_weight,
+    dtype_name,
+    generator,
+    is_array,
+    is_cupy,
+    to_host,
+)
 from ..codecs import Encoded
 from ..codecs.entropy import shrunk
 from ..codecs.xor.store import Xor, xored
 from ..constraints import check_bits
 from ..errors import ArgumentError, refuse, refuse_type
 from ..factorization import Factorization
-from ..forms import Form, Leaf, Sum
+from ..factorization.placing import placed
+from ..forms import Form, Sum
+from ..forms.mapped import mapped
 from ..kernels.threads import one_thread
 from ..measure import binary_exponent, gram_error, narrowed, relative_error, scaled
 from ..named import Named, settings
@@ -29,13 +44,36 @@ STORES: dict[str, Callable[[Encoded], Encoded]] = {"packed": lambda encoded: enc
 
 
 @dataclass(frozen=True, eq=False)
+class Weight:
+    """W as it was given and checked: in its own memory, and, once it is asked for, on the host."""
+
+    home: Home
+    native: Array
+
+    @classmethod
+    def of(cls, W: Array | Weight) -> Weight:
+        """``W`` after the checks of :func:`factorq.arrays.check_weight`."""
+        return W if isinstance(W, Weight) else cls(native=check_weight(W), home=Home.of(W))
+
+    @cached_property
+    def host(self) -> NDArray[Any]:
+        """A NumPy array: of the same memory, or copied from a GPU once."""
+        return to_host(self.native)
+
+    @property
+    def compute(self) -> str:
+        """The dtype in which methods work on it."""
+        return "float64" if self.home.dtype == "float64" else "float32"
+
+
+@dataclass(frozen=True, eq=False)
 class Problem:
     """What a method is given.
 
     Parameters
     ----------
     W : NDArray, any shape, float32 or float64
-        The array on the host; not to be changed.
+        The array on the host, or a CuPy array for methods that :meth:`Method.runs_on_gpu`; not to be changed.
     dtype : str
         The dtype in which unquantized factors are stored: that of the array the user gave.
     gram : NDArray (n, n) float64, or None
@@ -90,6 +128,10 @@ class Method(Named):
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise :class:`ArgumentError` if the method does not fit an array of ``shape``."""
+
+    def runs_on_gpu(self, gram: bool) -> bool:
+        """Whether :meth:`solve` takes W as a CuPy array, with a gram or without; else it is copied to the host."""
+        return False
 
     def resized(
         self, shape: tuple[int, ...], dtype: str, bits_per_weight: float, free: frozenset[str]
@@ -199,7 +241,7 @@ class Stacked(Method):
 
 def run(
     method: Method,
-    W: Array,
+    W: Array | Weight,
     *,
     gram: Array | None = None,
     store: str | None = None,
@@ -207,37 +249,44 @@ def run(
     callback: Callback | None = None,
 ) -> Factorization:
     """Check the input, solve, and measure what was stored. The one driver of all methods."""
-    host = check_weight(W)
+    weight = Weight.of(W)
     check_store(store)
     if callback is not None and not callable(callback):
         raise refuse_type("callback", found=repr(callback), allowed="a function of one Progress")
-    method.check(host.shape)
-    home = Home.of(W)
-    work = host.astype("float64" if home.dtype == "float64" else "float32", copy=False)
+    home, shape = weight.home, tuple(weight.native.shape)
+    method.check(shape)
     check_takes(method, gram)
-    moment = None if gram is None else check_gram(gram, math.prod(host.shape[1:]))
-    solution = method.solve(Problem(work, home.dtype, moment, generator(rng), callback))
-    if solution.form.shape != host.shape:
-        found = f"a form of shape {solution.form.shape} from {method.id} for W of shape {host.shape}"
+    moment = None if gram is None else check_gram(gram, math.prod(shape[1:]))
+    given = weight.native if method.runs_on_gpu(gram is not None) else weight.host
+    work = given.astype(weight.compute, copy=False)
+    there = home if is_cupy(work) else HOST
+    with there.active():
+        solution = method.solve(Problem(work, home.dtype, moment, generator(rng), callback))
+    if solution.form.shape != shape:
+        found = f"a form of shape {solution.form.shape} from {method.id} for W of shape {shape}"
         raise refuse(
             "method", found=found, allowed="a form that stands for W", remedy="wrap it in factorq.forms.Folded"
         )
-    with np.errstate(over="ignore", invalid="ignore"), one_thread():  # the error is part of the file
-        dense = solution.form.dense()
+    measured = placed(solution.form, there)
+    with there.active(), np.errstate(over="ignore", invalid="ignore"), one_thread():  # the error is part of the file
+        dense = measured.dense()
         stored = narrowed(dense, FLOATS[home.dtype])
-        error = relative_error(host, stored)
-    if not math.isfinite(error) or not (math.isfinite(dense.max()) and math.isfinite(dense.min())):
-        raise _too_large(host)
+        error = relative_error(given, stored)
+        finite = math.isfinite(error) and math.isfinite(dense.max()) and math.isfinite(dense.min())
+    if not finite:
+        raise _too_large(given)
     stored_form = mapped(solution.form, STORES[store or method.store])
-    return Factorization(
+    where = "; solved on the host" if home.gpu is not None and there is HOST else ""
+    F = Factorization(
         form=stored_form,
         home=home,
         method_config=method.config(),
         relative_error=error,
-        gram_error=None if moment is None else gram_error(host, stored, moment),
-        status=f"{solution.status}{_coded(stored_form, store or method.store)}",
+        gram_error=None if moment is None else gram_error(given, to_host(stored), moment),
+        status=f"{solution.status}{_coded(stored_form, store or method.store)}{where}",
         history=solution.history or (error,),
     )
+    return F.remembering(measured) if there is home and (store or method.store) == "packed" else F
 
 
 def _too_large(W: NDArray[Any]) -> ArgumentError:
@@ -252,20 +301,6 @@ def _coded(form: Form, store: str) -> str:
     leaves = form.leaves().values()
     coded = sum(isinstance(leaf.factor, Xor) for leaf in leaves)
     return f"; codes of {coded} of {len(leaves)} factors XOR-coded" if coded else "; no codes XOR-coded: none, or few"
-
-
-def mapped(form: Form, change: Callable[[Any], Any]) -> Form:
-    """The same tree of forms with ``change(factor)`` in place of the factor of every leaf."""
-
-    def changed(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(map(changed, value))
-        return mapped(value, change) if isinstance(value, Form) else value
-
-    if isinstance(form, Leaf):
-        return Leaf(change(form.factor))
-    parts: dict[str, Any] = {field.name: changed(getattr(form, field.name)) for field in fields(form)}  # type: ignore[arg-type]
-    return replace(form, **parts)  # type: ignore[type-var]
 
 
 def check_takes(method: Method, gram: object) -> None:

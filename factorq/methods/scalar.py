@@ -146,6 +146,10 @@ class Scalar(Method):
         groups = min(n, int(spare_bits * n / 16))
         return replace(self, bits=bits, sparsity=None, group=-(-n // groups)) if groups > 0 else None
 
+    def runs_on_gpu(self, gram: bool) -> bool:
+        grids = self.bits is not None and self.sparsity is None and self.levels in ("auto", "uniform")
+        return grids and not gram
+
     def solve(self, problem: Problem) -> Solution:
         constraint = self.constraint(problem.dtype, problem.W.size)
         if problem.gram is None:

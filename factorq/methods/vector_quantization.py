@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import FLOATS
+from ..arrays import FLOATS, beside, contiguous, namespace, to_host
 from ..codecs import Dense, OneHot, Vectors
 from ..codecs.vectors import ranges
 from ..errors import refuse
@@ -127,13 +127,17 @@ class VectorQuantization(Method):
     def cheaper(self) -> Method:
         return replace(self, max_iter=min(self.max_iter, 5))
 
+    def runs_on_gpu(self, gram: bool) -> bool:
+        return not gram
+
     def solve(self, problem: Problem) -> Solution:
         shape = problem.W.shape
         if self._coded(shape) >= self._plain(shape, problem.dtype):
-            return Solution(Leaf(Dense.encode(problem.W, problem.dtype)), "stored as it is: codebooks would cost more")
+            plain = Dense.encode(to_host(problem.W), problem.dtype)
+            return Solution(Leaf(plain), "stored as it is: codebooks would cost more")
         plan = self._plan(shape)
         exponent = binary_exponent(problem.W)
-        matrix = np.ascontiguousarray(scaled(problem.matrix, -exponent), np.float32)
+        matrix = contiguous(scaled(problem.matrix, -exponent).astype(np.float32, copy=False))
         found = [self._fitted(plan, matrix, problem, None)]
         if problem.gram is None:
             books, codes, history = found[0]
@@ -157,21 +161,22 @@ class VectorQuantization(Method):
         if weight is not None:
             masses = np.broadcast_to(plan.cut(weight[None, :]), cut.shape)
         elif plan.padded:
-            masses = np.broadcast_to(plan.cut(np.ones((1, plan.n), np.float32)), cut.shape)
+            masses = np.broadcast_to(plan.cut(namespace(matrix).ones((1, plan.n), dtype=np.float32)), cut.shape)
         books = np.zeros((plan.groups, self.stages, plan.count, plan.dim), np.float32)
         codes = np.zeros((plan.rows, plan.per_row, self.stages), np.int32)
         history: tuple[float, ...] = ()
         owner = ranges(plan.per_row, plan.groups)
         for group, rng in enumerate(problem.rng.spawn(plan.groups)):
-            own = owner == group
-            x = np.ascontiguousarray(cut[:, own].reshape(-1, plan.dim))
-            w = None if masses is None else np.ascontiguousarray(masses[:, own].reshape(-1, plan.dim))
+            own = slice(*np.searchsorted(owner, [group, group + 1]).tolist())
+            x = contiguous(cut[:, own].reshape(-1, plan.dim))
+            w = None if masses is None else contiguous(masses[:, own].reshape(-1, plan.dim))
             settings = {"max_iter": self.max_iter, "tol": self.tol}
             book, steps = residual.fit(x, plan.count, self.stages, rng, weight=w, **settings)  # type: ignore[arg-type]
             if self.stages > 1:
                 book = residual.polish(x, book, w)
-            books[group] = np.stack([_half(part) for part in book])
-            codes[:, own] = residual.encode(x, books[group], w).reshape(plan.rows, -1, self.stages)
+            books[group] = np.stack([_half(part) for part in to_host(book)])
+            found = residual.encode(x, beside(books[group], x), w).astype(np.uint16)  # at most 65536 codewords
+            codes[:, own] = to_host(found).reshape(plan.rows, -1, self.stages)
             history += tuple(math.sqrt(max(step, 0.0)) for step in steps)
         return books, codes, history
 

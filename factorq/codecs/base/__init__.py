@@ -1,6 +1,7 @@
 """The contract of codecs (:class:`Encoded`), and what those with groups, with a mask or around others share."""
 
-from .encoded import MAX_DIMS, Encoded, Packed, Points, buffer, decode_config, is_count, widths
+from . import products
+from .encoded import MAX_DIMS, Encoded, Packed, Points, Read, buffer, decode_config, is_count, widths
 from .grouped import (
     Grouped,
     from_matrix,
@@ -13,7 +14,7 @@ from .grouped import (
     unpack_rows,
 )
 from .masked import Masked
-from .wrapped import BUFFER_DTYPES, Wrapped
+from .wrapped import BUFFER_DTYPES, Wrapped, untouched
 
 __all__ = [
     "BUFFER_DTYPES",
@@ -23,6 +24,7 @@ __all__ = [
     "Masked",
     "Packed",
     "Points",
+    "Read",
     "Wrapped",
     "buffer",
     "decode_config",
@@ -32,8 +34,10 @@ __all__ = [
     "matrix_shape",
     "normal_exponent",
     "packed_rows",
+    "products",
     "row_blocks",
     "to_matrix",
     "unpack_rows",
+    "untouched",
     "widths",
 ]

@@ -9,15 +9,19 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ArgumentError, ArtifactError
+from ...forms.axes import Axes
 from ...named import Named, find
 from . import products
+
+Read = Callable[[int, int], NDArray[Any]]
+"""What gives the entries from one number to another of a stored array."""
 
 COMPUTE_DTYPES = ("float32", "float64")
 MAX_DIMS = 32
@@ -110,6 +114,11 @@ class Encoded(Named):
         """The entries of one of :meth:`cuts`: (k, l), ``dtype``; not to be changed."""
         return self.decode().reshape(self.matrix)
 
+    def multiply(self, rows: slice, columns: slice, x: NDArray[Any], out: NDArray[Any], transposed: bool) -> None:
+        """Add one of :meth:`cuts`, or its transpose, times x to out: both C-contiguous, of the dtype of the product."""
+        cut = self.cut(rows, columns)
+        out += (cut.T if transposed else cut) @ x
+
     def matmul(self, x: NDArray[Any]) -> NDArray[Any]:
         """``self @ x`` for the array as a matrix (shape[0], n) and x (n, b): by cuts, the whole is never there."""
         return products.matmul(self, x)
@@ -117,6 +126,31 @@ class Encoded(Named):
     def rmatmul(self, x: NDArray[Any]) -> NDArray[Any]:
         """``x @ self`` for the array as a matrix (m, the rest) and x (b, m)."""
         return products.rmatmul(self, x)
+
+    def contract(self, x: NDArray[Any], axes: Axes) -> NDArray[Any]:
+        """The sum over some axes of the matrix times x: (entries summed over, b) gives (entries kept, b).
+
+        ``axes`` multiply to the size in C order, and none lies across rows and columns.
+        """
+        return products.contract(self, x, axes)
+
+    @property
+    def streamed(self) -> str | None:
+        """The buffer of which :meth:`part` asks ``read`` for pieces; None if it must have all buffers as they are."""
+        return None
+
+    @property
+    def transposed(self) -> bool:
+        """Whether entries are stored column after column of the matrix (shape[0], the rest), not row after row."""
+        return False
+
+    def part(self, first: int, stop: int, read: Read | None = None) -> NDArray[Any]:
+        """Entries ``first`` to ``stop`` in the order in which they are stored: (stop - first,), ``dtype``.
+
+        ``read(first, stop)`` gives a piece of the buffer :attr:`streamed` in place of the buffer itself: its entries,
+        or codes packed from the first one on.
+        """
+        return self.decode().reshape(-1)[first:stop]
 
     @property
     def matrix(self) -> tuple[int, int]:
@@ -131,6 +165,40 @@ class Encoded(Named):
     def size(self) -> int:
         """Number of entries of the decoded array."""
         return math.prod(self.shape)
+
+    def altered(self, **fields: Any) -> Self:
+        """The same with other values in some fields, which are not checked again."""
+        other = object.__new__(type(self))
+        for field in dataclasses.fields(self):
+            object.__setattr__(other, field.name, fields.get(field.name, getattr(self, field.name)))
+        return other
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether :meth:`placed` can be asked; other codecs decode on the host."""
+        return False
+
+    def placed(self, put: Callable[[NDArray[Any]], Any]) -> Any:
+        """The same with ``put(buffer)``, a CuPy array, for every buffer: for :meth:`decode_on_gpu` and its products."""
+        other = object.__new__(type(self))  # what was checked once is not checked there
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.metadata.get("buffer") and value is not None:
+                value = value.placed(put) if isinstance(value, Encoded) else put(value)
+            object.__setattr__(other, field.name, value)
+        return other
+
+    def decode_on_gpu(self) -> Any:
+        """The array as a CuPy array, all buffers being such: ``shape``, ``dtype``."""
+        raise NotImplementedError(f"{self.id} is decoded on the host")
+
+    def matmul_on_gpu(self, x: Any) -> Any:
+        """:meth:`matmul` for CuPy arrays."""
+        return self.decode_on_gpu().reshape(self.matrix) @ x
+
+    def rmatmul_on_gpu(self, x: Any) -> Any:
+        """:meth:`rmatmul` for CuPy arrays."""
+        return x @ self.decode_on_gpu().reshape(self.matrix)
 
     @property
     def nbytes(self) -> int:
@@ -194,6 +262,10 @@ class Encoded(Named):
         """Raise :class:`ArtifactError` saying ``what`` unless ``condition`` holds."""
         if not condition:
             raise ArtifactError(f"{self.id}: {what}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: what products keep at hand is made again."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.summary()}, {self.nbytes:,} bytes)"

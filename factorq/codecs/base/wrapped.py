@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -12,10 +15,22 @@ from numpy.typing import NDArray
 
 from ...arrays import FLOATS
 from ...errors import ArtifactError
+from ...forms.axes import Axes
 from .encoded import Encoded, Points, buffer, decode_config
 
 BUFFER_DTYPES = {"uint8": np.dtype(np.uint8), **FLOATS}
 """What a buffer that is stored as a stream may hold, by name: packed codes, or floating numbers."""
+
+
+def untouched(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Zeros that take no memory until they are read, so that a codec can be asked about its layout."""
+    size = math.prod(shape) * dtype.itemsize
+    if not size:
+        return np.zeros(shape, dtype)
+    try:
+        return np.frombuffer(mmap.mmap(-1, size), dtype).reshape(shape)
+    except (OSError, OverflowError, ValueError) as error:
+        raise MemoryError(f"{size:,} bytes: {error}") from None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -64,7 +79,7 @@ class Wrapped(Encoded):
             stream = self.parts.get(part[0]) if isinstance(part, tuple) and part and isinstance(part[0], str) else None
             good = stream is not None and stream.dtype == np.uint8 and stream.ndim == 1 and stream.flags.c_contiguous
             self.require(good, f"{part!r} is no uint8 vector")
-        try:  # zeros that are never touched take no memory
+        try:
             blank = self.rebuilt(self.blanks())
         except ArtifactError:
             raise
@@ -80,6 +95,27 @@ class Wrapped(Encoded):
 
     def decode(self) -> NDArray[Any]:
         return self.restored().decode()
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.rebuilt(self.blanks()).on_gpu
+
+    def placed(self, put: Callable[[NDArray[Any]], Any]) -> Any:
+        return self.restored().placed(put)  # streams are read on the host, once
+
+    @cached_property
+    def opened(self) -> Encoded:
+        """What multiplies in its place, made for the first product; as a rule the other one as it was."""
+        return self.restored()
+
+    def matmul(self, x: NDArray[Any]) -> NDArray[Any]:
+        return self.opened.matmul(x)
+
+    def rmatmul(self, x: NDArray[Any]) -> NDArray[Any]:
+        return self.opened.rmatmul(x)
+
+    def contract(self, x: NDArray[Any], axes: Axes) -> NDArray[Any]:
+        return self.opened.contract(x, axes)
 
     def nearest(self, x: NDArray[Any]) -> Self:
         return self.encode(self.restored().nearest(x))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, cast
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 from ...errors import refuse
 from ...kernels import trellis as kernel
 from ...kernels.threads import each
+from ...kernels.trellis.machine import machine
 from ...measure import scaled
 from ..base import Encoded, Points, buffer
 from . import mixed, static
 from .blocks import Block, Layout, blocks, strips
+from .on_gpu import OnGpu, outliers_on_gpu
 from .search import in_steps
 
 __all__ = ["Path", "grid", "preferred", "rounded", "strips"]
@@ -25,6 +28,7 @@ __all__ = ["Path", "grid", "preferred", "rounded", "strips"]
 _STEP = struct.Struct("<Hh")
 _ALL = 1 << 20  # weights up to which both models are written out and compared
 _SAMPLE = 1 << 16  # weights on which they are compared beyond
+_PIECE = 1 << 15  # integers that become numbers at a time
 _PAYS = 0.98  # share of the static size under which arrays beyond that are coded by mixing, 20 times slower
 _MODELS = {"static": static, "mixing": mixed}
 
@@ -160,13 +164,68 @@ class Path(Encoded):
             part[...] = self.integers(index).reshape(part.shape)
 
         each(read, range(self.blocks))
-        mantissa, exponent = math.frexp(self.step)
-        if abs(exponent) > 100:
-            out = scaled(np.multiply(k, mantissa, dtype=self.dtype), exponent).reshape(-1)
-        else:
-            out = np.multiply(k, self.step, dtype=self.dtype).reshape(-1)
+        out = self._values(k).reshape(-1)
         if self.outliers is not None:
             out[self.outliers[0].astype(np.int64)] = self.outliers[1]
+        return out.reshape(self.shape)
+
+    def cuts(self) -> Sequence[tuple[slice, slice]]:
+        return self._cuts or super().cuts()
+
+    def cut(self, rows: slice, columns: slice) -> NDArray[Any]:
+        if not self._cuts:
+            return super().cut(rows, columns)
+        k = self.integers(self._numbers[rows.start, columns.start])
+        out = self._values(k.reshape(rows.stop - rows.start, columns.stop - columns.start))
+        if self.outliers is not None:
+            i, j = np.divmod(self.outliers[0].astype(np.int64), self.matrix[1])
+            here = (i >= rows.start) & (i < rows.stop) & (j >= columns.start) & (j < columns.stop)
+            out[i[here] - rows.start, j[here] - columns.start] = self.outliers[1][here]
+        return out
+
+    @cached_property
+    def _cuts(self) -> list[tuple[slice, slice]]:
+        """The blocks, if they are ranges of rows and columns of the matrix (shape[0], the rest); else none."""
+        planes, rows, columns = self.layout
+        if planes == 1 and self.matrix == (rows, columns):
+            return self._grid
+        if self.matrix[0] != planes or any(r.stop - r.start > 1 and c != slice(0, columns) for r, c in self._grid):
+            return []
+        at = [slice(r.start * columns + c.start, (r.stop - 1) * columns + c.stop) for r, c in self._grid]
+        return [(slice(0, planes), place) for place in at]
+
+    @cached_property
+    def _numbers(self) -> dict[tuple[int, int], int]:
+        """The block that begins at a row and a column."""
+        return {(rows.start, columns.start): index for index, (rows, columns) in enumerate(self._cuts)}
+
+    def _values(self, k: NDArray[np.int32]) -> NDArray[Any]:
+        """``step * k``; ``k`` may be overwritten."""
+        mantissa, exponent = math.frexp(self.step)
+        if abs(exponent) > 100:
+            return np.asarray(scaled(np.multiply(k, mantissa, dtype=self.dtype), exponent))
+        if self.dtype != "float32" or not k.flags.c_contiguous:
+            return np.multiply(k, self.step, dtype=self.dtype)
+        out = k.view(np.float32).reshape(-1)  # in the memory of the integers, which nobody needs any more
+        for at in range(0, k.size, _PIECE):
+            out[at : at + _PIECE] = np.multiply(k.reshape(-1)[at : at + _PIECE], self.step, dtype=np.float32)
+        return out.reshape(k.shape)
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.model == "static"
+
+    def placed(self, put: Callable[[NDArray[Any]], Any]) -> Any:
+        stream = OnGpu.of(self._parsed, self.step, self.layout, self._grid, machine(self.states), put)
+        return self.altered(stream=stream, outliers=outliers_on_gpu(self.outliers, self.dtype, put))
+
+    def decode_on_gpu(self) -> Any:
+        stream: Any = self.stream
+        if not isinstance(stream, OnGpu):
+            return super().decode_on_gpu()
+        out = stream.numbers(self.dtype).reshape(-1)
+        if self.outliers is not None:
+            out[self.outliers[0]] = self.outliers[1]
         return out.reshape(self.shape)
 
     def nearest(self, x: NDArray[Any]) -> Path:
@@ -198,7 +257,7 @@ class Path(Encoded):
 
     @cached_property
     def _parsed(self) -> Any:
-        return _MODELS[self.model].parse(self.stream[_STEP.size :].tobytes(), self.layout, self.states)
+        return _MODELS[self.model].parse(self.stream[_STEP.size :], self.layout, self.states)
 
 
 def grid(layout: Layout, model: str) -> list[Block]:

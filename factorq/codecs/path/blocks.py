@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...arrays import namespace
+
 Layout = tuple[int, int, int]
 Block = tuple[slice, slice]
 
@@ -42,6 +44,25 @@ def extent(layout: Layout, block: Block) -> Layout:
     """Planes, rows and columns of a block."""
     rows, columns = block
     return layout[0], rows.stop - rows.start, columns.stop - columns.start
+
+
+def joined(flat: Any, layout: Layout, grid: list[Block]) -> Any:
+    """The array (P, R, C) whose blocks stand one after the other in ``flat``, a NumPy or CuPy array: in four pieces."""
+    planes, rows, columns = layout
+    _, height, width = extent(layout, grid[0])
+    if planes == 1 and width == columns:
+        return flat.reshape(layout)
+    low, right = rows // height * height, columns // width * width  # beyond, blocks are smaller
+    out = namespace(flat).empty(layout, dtype=flat.dtype)
+    for top, stop, h in ((0, low, height), (low, rows, rows - low)):
+        if h == 0:
+            continue
+        bands = flat[planes * columns * top : planes * columns * stop].reshape((stop - top) // h, -1)
+        for left, end, w in ((0, right, width), (right, columns, columns - right)):
+            if w:
+                part = bands[:, planes * h * left : planes * h * end].reshape(len(bands), -1, planes, h, w)
+                out[:, top:stop, left:end] = part.transpose(2, 0, 3, 1, 4).reshape(planes, stop - top, end - left)
+    return out
 
 
 def alike(layout: Layout, grid: list[Block], most: int) -> Iterator[list[Block]]:

@@ -30,7 +30,8 @@ class Mixed:
         """The integers (n,) of one block."""
         trellis = machine(states)
         size = extent(layout, place)
-        return kernel.decode(self.pieces[index], size, trellis.parity, trellis.successor, self.spread).reshape(-1)
+        piece = self.pieces[index].copy()  # writable: a read-only array would be compiled for again
+        return kernel.decode(piece, size, trellis.parity, trellis.successor, self.spread).reshape(-1)
 
 
 def encode(core: NDArray[np.float32], states: int) -> bytes:
@@ -64,7 +65,7 @@ def write(k: NDArray[np.int32], states: int, grid: list[Block]) -> bytes:
     return b"".join([bytes([spread]), directory, *pieces])
 
 
-def parse(stream: bytes, layout: Layout, states: int) -> Mixed:
+def parse(stream: NDArray[np.uint8], layout: Layout, states: int) -> Mixed:
     """What :func:`write` wrote.
 
     Raises
@@ -80,8 +81,9 @@ def parse(stream: bytes, layout: Layout, states: int) -> Mixed:
     ends = at + np.cumsum(lengths, dtype=np.int64)
     if ends[-1] != len(stream):
         raise ArtifactError(f"path: {len(stream)} bytes, {int(ends[-1])} in the directory")
-    whole = np.frombuffer(stream, np.uint8).copy()  # writable: a read-only array would be compiled for again
-    return Mixed(stream[0], [whole[end - n : end] for end, n in zip(ends.tolist(), lengths.tolist(), strict=True)])
+    return Mixed(
+        int(stream[0]), [stream[end - n : end] for end, n in zip(ends.tolist(), lengths.tolist(), strict=True)]
+    )
 
 
 def _block(k: NDArray[np.int32], place: Block) -> NDArray[np.int32]:

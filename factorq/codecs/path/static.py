@@ -37,7 +37,7 @@ class Static:
     offsets : NDArray, (blocks + 1,) int64
         Where the words of each block begin.
     words : NDArray, (n,) uint16
-        The words of all blocks.
+        The words of all blocks, a view of the stream.
     """
 
     coder: kernel.Coder
@@ -48,7 +48,7 @@ class Static:
     def block(self, index: int, place: Block, layout: Layout, states: int) -> NDArray[np.int32]:
         """The integers (n,) of one block."""
         size = extent(layout, place)
-        words = self.words[self.offsets[index] : self.offsets[index + 1]]
+        words = self.words[self.offsets[index] : self.offsets[index + 1]].astype(np.uint16)  # aligned, writable
         return kernel.decode(words, _rows(self.classes, place), size[2], self.coder, machine(states), math.prod(size))
 
 
@@ -122,7 +122,7 @@ def write(k: NDArray[np.int32], grid: list[Block], classes: NDArray[np.uint8], c
     return b"".join([head, coder.entries.tobytes(), packed, directory, *(w.astype("<u2").tobytes() for w in words)])
 
 
-def parse(stream: bytes, layout: Layout, states: int) -> Static:
+def parse(stream: NDArray[np.uint8], layout: Layout, states: int) -> Static:
     """What :func:`write` wrote.
 
     Raises
@@ -132,7 +132,7 @@ def parse(stream: bytes, layout: Layout, states: int) -> Static:
     """
     if len(stream) < _HEAD.size:
         raise ArtifactError(f"path: a stream of {len(stream)} bytes")
-    union, drop, least, symbols, count = _HEAD.unpack_from(stream)
+    union, drop, least, symbols, count = _HEAD.unpack(stream[: _HEAD.size].tobytes())
     low = drop - union
     if union != (states > 1) or not 0 <= low <= kernel.MOST_LOW or not 1 <= symbols <= 256 or count > MOST_CLASSES:
         raise ArtifactError("path: the head of its stream is out of range")
@@ -147,7 +147,7 @@ def parse(stream: bytes, layout: Layout, states: int) -> Static:
     classes = _unpack_classes(stream[at[1] : at[2]], layout) if count else by_plane(layout)
     if int(classes.max(initial=0)) >= tables >> union:
         raise ArtifactError(f"path: a row of class {int(classes.max())} among {tables >> union}")
-    words = np.frombuffer(stream, "<u2", offset=at[3]).astype(np.uint16)  # a writable copy: one compiled kernel serves
+    words = np.frombuffer(stream, "<u2", offset=at[3])  # a view: the stream is all that is kept of it
     lengths = np.frombuffer(stream, "<u4", len(grid), at[2]) if sizes[2] else np.array([len(words)])
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     if offsets[-1] != len(words):
@@ -200,8 +200,7 @@ def _pack_classes(classes: NDArray[np.uint8]) -> bytes:
     return (pairs[0::2] | pairs[1::2] << 4).astype(np.uint8).tobytes()
 
 
-def _unpack_classes(packed: bytes, layout: Layout) -> NDArray[np.uint8]:
+def _unpack_classes(packed: NDArray[np.uint8], layout: Layout) -> NDArray[np.uint8]:
     planes, rows, _ = layout
-    pairs = np.frombuffer(packed, np.uint8)
-    flat = np.stack([pairs & 15, pairs >> 4], axis=1).reshape(-1)[: planes * rows]
+    flat = np.stack([packed & 15, packed >> 4], axis=1).reshape(-1)[: planes * rows]
     return np.ascontiguousarray(flat.reshape(planes, rows))

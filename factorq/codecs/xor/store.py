@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...arrays import FLOATS
 from ...kernels import bits as bits_kernel
-from ..base import BUFFER_DTYPES, Encoded, Masked, Wrapped
+from ..base import BUFFER_DTYPES, Encoded, Masked, Wrapped, untouched
 from .coded import Coded, of_kept
 from .codes import Banded
 
@@ -73,7 +73,7 @@ class Xor(Wrapped):
             self.require(_sound(part), f"coded buffer {part!r} is malformed")
             name, dtype, bits = part
             size = bits_kernel.packed_size(count, bits) if dtype == "uint8" else count
-            made[name] = np.zeros(size, BUFFER_DTYPES[dtype])
+            made[name] = untouched((size,), BUFFER_DTYPES[dtype])
         return made
 
     @property

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...arrays import constant, contiguous, is_cupy, is_host, namespace
 from ...errors import ArtifactError, refuse, refuse_type
 from .. import twin
 from .tables import table
@@ -119,12 +120,13 @@ def decode(codes: NDArray[np.uint8], bits: int, states: int, scales: NDArray[Any
     (1, 3)
     """
     bits, states = check_trellis(bits, states)
-    fits = isinstance(codes, np.ndarray) and codes.dtype == np.uint8 and codes.ndim == 2 and len(codes) == len(scales)
+    known = is_host(codes) or is_cupy(codes)
+    fits = known and codes.dtype == np.uint8 and codes.ndim == 2 and len(codes) == len(scales)
     if not fits or 8 * codes.shape[1] < bits * period(length, bits, states):
         raise ArtifactError(f"bitshift: codes do not hold {length} weights of {bits} bits for each of {len(scales)}")
-    out = np.empty((len(codes), length), scales.dtype)
-    scales = np.ascontiguousarray(scales)
-    twin(__name__, codes).decode(np.ascontiguousarray(codes), table(bits, states), bits, scales, out)
+    out: NDArray[Any] = namespace(codes).empty((len(codes), length), dtype=scales.dtype)
+    points = constant(codes, table, bits, states)
+    twin(__name__, codes, scales).decode(contiguous(codes), points, bits, contiguous(scales), out)
     return out
 
 

@@ -51,7 +51,7 @@ from ...errors import ArtifactError, refuse, refuse_type
 from .. import checks, twin
 from .tables import GROUP, MOST_SETTING, Settings, settings
 
-__all__ = ["GROUP", "decode", "encode", "holds"]
+__all__ = ["GROUP", "bitmap", "decode", "encode", "holds"]
 
 _HEADER = 3
 _MOST = 1 << 48
@@ -116,6 +116,12 @@ def decode(stream: Array, shape: tuple[int, int], group: int = 0) -> NDArray[np.
     ArgumentTypeError, ArgumentError
         If ``stream`` is no uint8 vector, ``shape`` no pair of sizes, or ``group`` outside what is allowed.
     """
+    bits = bitmap(stream, shape, group)
+    return np.unpackbits(bits, count=shape[0] * shape[1], bitorder="little").view(np.bool_).reshape(shape)
+
+
+def bitmap(stream: Array, shape: tuple[int, int], group: int = 0) -> NDArray[np.uint8]:
+    """The same as :func:`decode` with one bit per entry in C order, lowest bit first: (ceil(m n / 8),)."""
     host = checks.host_array("stream", stream, "uint8", 1)
     sizes = isinstance(shape, tuple) and len(shape) == 2 and all(type(n) is int and 0 <= n < _MOST for n in shape)
     if not sizes:
@@ -127,16 +133,15 @@ def decode(stream: Array, shape: tuple[int, int], group: int = 0) -> NDArray[np.
     chosen = Settings(int(host[0]), int(host[1]) >> 4, int(host[1]) & 15, int(host[2]))
     if max(chosen.rows, chosen.columns, chosen.kernels) > MOST_SETTING or (chosen.kernels and not group):
         raise ArtifactError(f"density stream: found {chosen}, allowed are settings of factors up to {MOST_SETTING}")
-    body = host[_HEADER:].tobytes()
-    words = np.frombuffer(body + bytes(-len(body) % 4), ">u4").astype(np.uint32)
-    mask, used = twin(__name__, host).decode(words, (m, n), int(group), chosen)
+    body = host[_HEADER:]
+    found: tuple[NDArray[np.uint8], int] = twin(__name__, host).bitmap(body, (m, n), int(group), chosen)
+    bits, used = found
     ending = len(body) - 4 * (used - 2)  # two words are read ahead
     if not 0 <= ending <= 8 or (ending and body[-1] == 0):
         raise ArtifactError(
             f"density stream: found {host.size} bytes, the mask ends after {4 * used - 5} to {4 * used + 3}"
         )
-    found: NDArray[np.bool_] = mask.view(np.bool_).reshape(m, n)
-    return found
+    return bits
 
 
 def holds(stream: NDArray[np.uint8], size: int) -> bool:

@@ -40,9 +40,24 @@ def encode(mask: Bits, shape: tuple[int, int], group: int, chosen: Settings) -> 
 
 def decode(words: Words, shape: tuple[int, int], group: int, chosen: Settings) -> tuple[Bits, int]:
     """Read (mask (m * n,), number of words used); zeros follow the words."""
-    mask = np.empty(shape[0] * shape[1], np.uint8)
-    at, _, _ = _run(True)(mask, words, *shape, group, *chosen, *tables())
-    return mask, int(at)
+    bits, used = bitmap(words.astype(">u4").view(np.uint8), shape, group, chosen)
+    return np.unpackbits(bits, count=shape[0] * shape[1], bitorder="little"), used
+
+
+def bitmap(stream: Bits, shape: tuple[int, int], group: int, chosen: Settings) -> tuple[Bits, int]:
+    """Read (the mask as bits (ceil(m * n / 8),), words used) from the bytes of words; zeros follow the bytes."""
+    bits = np.zeros((shape[0] * shape[1] + 7) // 8, np.uint8)
+    at, _, _ = _run(True)(bits, stream, *shape, group, *chosen, *tables())
+    return bits, int(at)
+
+
+@_njit(cache=True, nogil=True)
+def _word(stream, at):  # type: ignore[no-untyped-def]
+    """Big-endian word ``at``, as far as the stream goes."""
+    word, first = np.uint64(0), 4 * at
+    for k in range(first, min(first + 4, stream.size)):
+        word |= np.uint64(stream[k]) << np.uint64(24 - 8 * (k - first))
+    return word
 
 
 @cache
@@ -51,7 +66,7 @@ def _run(decoding: bool) -> Callable[..., State]:
         low, width, code, at = np.uint64(0), np.uint64(0xFFFFFFFFFFFFFFFF), np.uint64(0), 0
         if decoding:
             for at in range(2):
-                code = (code << np.uint64(32)) | np.uint64(words[at] if at < words.size else 0)
+                code = (code << np.uint64(32)) | _word(words, at)
             at = 2
         learns_rows, learns_columns, learns_kernels = (
             -np.int64(rows > 0),
@@ -75,7 +90,7 @@ def _run(decoding: bool) -> Callable[..., State]:
                 bound = (width >> np.uint64(16)) * np.uint64(p)
                 if decoding:
                     bit = np.int64(code < bound)
-                    mask[i * n + j] = bit
+                    mask[(i * n + j) >> 3] |= np.uint8(bit << ((i * n + j) & 7))
                     code = code if bit else code - bound
                 else:
                     bit = np.int64(mask[i * n + j])
@@ -90,7 +105,7 @@ def _run(decoding: bool) -> Callable[..., State]:
                 width = bound if bit else width - bound
                 if width < np.uint64(_LOW):
                     if decoding:
-                        code = (code << np.uint64(32)) | np.uint64(words[at] if at < words.size else 0)
+                        code = (code << np.uint64(32)) | _word(words, at)
                     else:
                         words[at] = low >> np.uint64(32)
                         low <<= np.uint64(32)
@@ -116,7 +131,7 @@ def _run(decoding: bool) -> Callable[..., State]:
         return at, low, width
 
     source = types.Array(types.uint8, 1, "C", readonly=not decoding)
-    words = types.Array(types.uint32, 1, "C", readonly=decoding)
+    words = types.Array(types.uint8 if decoding else types.uint32, 1, "C", readonly=decoding)
     result = _types.Tuple((types.int64, types.uint64, types.uint64))
     compiled: Callable[..., State] = _njit(
         result(source, words, *[types.int64] * 7, _TABLE, _TABLE), cache=True, nogil=True

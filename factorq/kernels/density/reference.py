@@ -99,3 +99,10 @@ def decode(words: Words, shape: tuple[int, int], group: int, chosen: Settings) -
         mask[k] = bit
         model.learn(bit)
     return mask, at
+
+
+def bitmap(stream: Bits, shape: tuple[int, int], group: int, chosen: Settings) -> tuple[Bits, int]:
+    """Read (the mask as bits (ceil(m * n / 8),), words used) from the bytes of words; zeros follow the bytes."""
+    padded = stream.tobytes() + bytes(-stream.size % 4)
+    mask, used = decode(np.frombuffer(padded, ">u4").astype(np.uint32), shape, group, chosen)
+    return np.packbits(mask, bitorder="little"), used

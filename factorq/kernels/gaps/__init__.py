@@ -102,6 +102,27 @@ def decode(stream: Array, parameter: int, size: int, count: int) -> NDArray[np.b
     ArgumentTypeError, ArgumentError
         If ``stream`` is no uint8 vector, or a number is no integer.
     """
+    host, parameter, size, count = _checked(stream, parameter, size, count)
+    mask: NDArray[np.bool_] = twin(__name__, host).decode(host, parameter, size, count)
+    return mask
+
+
+def bitmap(stream: Array, parameter: int, size: int, count: int) -> NDArray[np.uint8]:
+    """The same as :func:`decode` with one bit per position, lowest bit of a byte first: (ceil(size / 8),).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> bitmap(*encode(np.arange(16) % 8 == 3), 16, 2).tolist()
+    [8, 8]
+    """
+    host, parameter, size, count = _checked(stream, parameter, size, count)
+    bits: NDArray[np.uint8] = twin(__name__, host).bitmap(host, parameter, size, count)
+    return bits
+
+
+def _checked(stream: Array, parameter: int, size: int, count: int) -> tuple[NDArray[np.uint8], int, int, int]:
+    """The stream on the host, and the numbers, if they fit each other."""
     host = checks.host_array("stream", stream, "uint8", 1)
     for name, value in (("parameter", parameter), ("size", size), ("count", count)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
@@ -113,5 +134,4 @@ def decode(stream: Array, parameter: int, size: int, count: int) -> NDArray[np.b
         raise ArtifactError(f"count: found {count} ones in a mask of {size} positions")
     if not 1 <= parameter // 2 <= max(size, 1):
         raise ArtifactError(f"parameter: found {parameter}, allowed is 2..{2 * max(size, 1) + 1} for {size} positions")
-    mask: NDArray[np.bool_] = twin(__name__, host).decode(host, parameter, size, count)
-    return mask
+    return host, parameter, size, count

@@ -20,11 +20,13 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 COMMON = 4096
 """Gaps below this are counted in a histogram; a mask of n positions has at most n / 4096 longer ones."""
 
+_types: Any = types
 _WORDS = types.Array(types.uint64, 1, "C")
 _INDICES = types.Array(types.int64, 1, "C")
-_BYTES = types.Array(types.uint8, 1, "C")
 _TRUNCATED, _OUTSIDE = -1, -2
-"""What :func:`_read` returns in place of a length."""
+"""What :func:`_read` returns as a status."""
+_PIECE, _MARGIN = 1 << 17, 1 << 14
+"""Bytes of a stream that are read at a time, and bits at their end in which no code begins."""
 
 
 def plan(mask: NDArray[np.bool_]) -> tuple[int, int]:
@@ -45,13 +47,15 @@ def encode(mask: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], int]:
 
 def decode(stream: NDArray[np.uint8], parameter: int, size: int, count: int) -> NDArray[np.bool_]:
     """Read stream (k,) -> mask (size,)."""
+    return np.unpackbits(bitmap(stream, parameter, size, count), count=size, bitorder="little").view(np.bool_)
+
+
+def bitmap(stream: NDArray[np.uint8], parameter: int, size: int, count: int) -> NDArray[np.uint8]:
+    """Read stream (k,) -> mask as bits (ceil(size / 8),)."""
     modulus, inverted = parameter // 2, bool(parameter % 2)
-    words = np.zeros(stream.size // 8 + 3, np.uint64)  # two words of slack: the window may look past the end
-    words.view(np.uint8)[: stream.size] = stream
-    mask = np.full(size, inverted)
-    width, short = remainder_width(modulus)
+    bits = np.zeros(size // 64 + 1, np.uint64)
     symbols = size - count if inverted else count
-    at = _read(words, 8 * stream.size, symbols, modulus, width, short, int(not inverted), mask.view(np.uint8))
+    at = _through(stream, symbols, modulus, size, bits)
     if at == _OUTSIDE:
         raise ArtifactError(f"gap stream: reaches a position at or after the end of the mask, {size}")
     if at == _TRUNCATED:
@@ -60,7 +64,36 @@ def decode(stream: NDArray[np.uint8], parameter: int, size: int, count: int) -> 
         raise ArtifactError(f"gap stream: found {stream.size} bytes, the code ends after {(at + 7) // 8}")
     if at % 8 and int(stream[-1]) >> (at % 8):
         raise ArtifactError("gap stream: the bits that pad the last byte are not zero")
-    return mask
+    if inverted:
+        np.invert(bits, out=bits)
+        bits[-1] &= np.uint64((1 << size % 64) - 1)
+    return bits.view(np.uint8)[: (size + 7) // 8]
+
+
+def _through(stream: NDArray[np.uint8], symbols: int, modulus: int, size: int, bits: Words) -> int:
+    """Set the bits after each of ``symbols`` gaps, the stream copied piece by piece; the bits read, or what is wrong.
+
+    Words of the whole stream would take as much memory as the bits do.
+    """
+    width, short = remainder_width(modulus)
+    at, position, piece = 0, -1, _PIECE
+    while True:
+        first = at // 64 * 8
+        last = first + piece >= stream.size
+        part = stream[first : first + piece]
+        words = np.zeros(part.size // 8 + 3, np.uint64)  # two words of slack: the window may look past the end
+        words.view(np.uint8)[: part.size] = part
+        end, most = 8 * part.size, 8 * part.size if last else 8 * part.size - _MARGIN
+        before = at
+        status, at, position, symbols = _read(
+            words, end, most, at - 8 * first, symbols, modulus, width, short, size, position, bits
+        )
+        at += 8 * first
+        if status == _OUTSIDE or (status == _TRUNCATED and last):
+            return int(status)
+        if not symbols:
+            return int(at)
+        piece = 2 * piece if at == before else _PIECE  # a gap that takes more than a piece
 
 
 def _rarer(mask: NDArray[np.bool_]) -> tuple[int, Words]:
@@ -150,33 +183,44 @@ def _window(words: Words, at: int) -> Any:
     return low | ((words[(at >> 6) + 1] << np.uint64(1)) << (np.uint64(63) - shift))
 
 
-@kernel(types.int64(_WORDS, types.int64, types.int64, types.int64, types.int64, types.int64, types.uint8, _BYTES))
+@kernel(_types.UniTuple(types.int64, 4)(_WORDS, *[types.int64] * 9, _WORDS))
 def _read(
-    words: Words, end: int, symbols: int, modulus: int, width: int, short: int, value: int, mask: NDArray[np.uint8]
-) -> int:
-    """Set ``mask`` to ``value`` after each of ``symbols`` gaps; return the bits read, or what went wrong.
+    words: Words,
+    end: int,
+    most: int,
+    at: int,
+    symbols: int,
+    modulus: int,
+    width: int,
+    short: int,
+    size: int,
+    position: int,
+    bits: Words,
+) -> tuple[int, int, int, int]:
+    """Set a bit after each of ``symbols`` gaps whose codes begin up to ``most``; (status, at, position, symbols left).
 
-    No bit at or after ``end`` is used, and every turn of the inner loop moves on by 64 bits, so any stream ends.
+    No bit at or after ``end`` is used, and every turn of the inner loop moves on by 64 bits, so any stream ends. The
+    state is the one before a code that goes wrong.
     """
-    most, at, position = mask.size // modulus, 0, -1
-    for _ in range(symbols):
-        quotient = 0
+    longest, place, found, status = size // modulus, 0, np.uint64(0), 0
+    while symbols > 0 and at <= most:
+        code, quotient = at, 0
         window = _window(words, at)
         while window == 0:
             quotient += 64
             at += 64
-            if at >= end:
-                return _TRUNCATED
-            if quotient > most:  # also keeps quotient * modulus far from overflow
-                return _OUTSIDE
+            if at >= end or quotient > longest:  # which also keeps quotient * modulus far from overflow
+                break
             window = _window(words, at)
+        if window == 0:
+            status, at = _OUTSIDE if quotient > longest and at < end else _TRUNCATED, code
+            break
         zeros = trailing_zeros(window)
         quotient += zeros
         at += zeros + 1
-        if at > end:
-            return _TRUNCATED
-        if quotient > most:
-            return _OUTSIDE
+        if at > end or quotient > longest:
+            status, at = _TRUNCATED if at > end else _OUTSIDE, code
+            break
         rest: Any = 0
         if width > 0:
             window = _window(words, at)
@@ -185,10 +229,15 @@ def _read(
             if rest >= short:
                 rest = 2 * rest + np.int64((window >> np.uint64(width - 1)) & np.uint64(1)) - short
                 at += 1
-            if at > end:
-                return _TRUNCATED
-        position += quotient * modulus + rest + 1
-        if position >= mask.size:
-            return _OUTSIDE
-        mask[position] = value
-    return at
+        following = position + quotient * modulus + rest + 1
+        if at > end or following >= size:
+            status, at = _TRUNCATED if at > end else _OUTSIDE, code
+            break
+        position = following
+        symbols -= 1
+        if position >> 6 != place:  # 64 bits at a time: a byte that is changed again and again must wait for itself
+            bits[place] |= found
+            place, found = position >> 6, np.uint64(0)
+        found |= np.uint64(1) << np.uint64(position & 63)
+    bits[place] |= found
+    return status, at, position, symbols

@@ -67,6 +67,11 @@ def decode(stream: NDArray[np.uint8], parameter: int, size: int, count: int) -> 
     return mask
 
 
+def bitmap(stream: NDArray[np.uint8], parameter: int, size: int, count: int) -> NDArray[np.uint8]:
+    """Read stream (k,) -> mask as bits (ceil(size / 8),)."""
+    return np.packbits(decode(stream, parameter, size, count), bitorder="little")
+
+
 def _gaps(mask: NDArray[np.bool_]) -> tuple[int, NDArray[np.int64]]:
     """(inverted, gaps): the number of positions before each value of the rarer kind, since the one before it."""
     inverted = int(2 * np.count_nonzero(mask) > mask.size)

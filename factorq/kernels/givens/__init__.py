@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...errors import refuse, refuse_type
 from .. import twin
 
-__all__ = ["angle_count", "decode", "encode"]
+__all__ = ["angle_count", "apply", "decode", "encode"]
 
 MAX_BITS = 16
 MAX_ORDER = 2048
@@ -74,14 +74,37 @@ def decode(codes: NDArray[np.uint16], m: int, leading: int, bits: int) -> NDArra
     ArgumentError, ArgumentTypeError
         If an argument is outside the above.
     """
+    return apply(codes, np.eye(m), leading, bits)
+
+
+def apply(
+    codes: NDArray[np.uint16], x: NDArray[np.float64], leading: int, bits: int, transposed: bool = False
+) -> NDArray[np.float64]:
+    """A @ x, or A.T @ x, for the A (m, m) of :func:`decode` and x (m, b): one pass over two rows of x for each angle.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        If an argument is outside what it allows.
+
+    Examples
+    --------
+    >>> codes = encode(np.array([[0.6], [0.8]]), 8)
+    >>> np.round(apply(codes, np.array([[1.0], [0.0]]), 1, 8), 2)[:, 0].tolist()
+    [0.6, 0.8]
+    """
+    if x.dtype != np.float64 or x.ndim != 2:
+        raise refuse_type("x", found=f"{x.dtype} of {x.ndim} dimensions", allowed="a 2-D float64 array")
+    m = len(x)
     _check(m, leading, bits)
     if codes.dtype != np.uint16 or codes.shape != (angle_count(m, leading),):
         raise refuse_type("codes", found=f"{codes.dtype} {codes.shape}", allowed=f"{angle_count(m, leading)} uint16")
     if codes.size and int(codes.max()) >> bits:
         raise refuse("codes", found=f"code {int(codes.max())}", allowed=f"codes below {2**bits}")
     cosines, sines = _table(bits)
-    out = np.eye(m)
-    twin(__name__, codes).decode(codes, leading, cosines, sines, out)
+    out = np.array(x, order="C")
+    kernel = twin(__name__, codes)
+    (kernel.undo if transposed else kernel.decode)(codes, leading, cosines, sines, out)
     return out
 
 

@@ -35,6 +35,16 @@ def decode(codes: NDArray[np.uint16], leading: int, cosines: Floats, sines: Floa
 
 
 @numba.njit(cache=True, nogil=True)
+def undo(codes: NDArray[np.uint16], leading: int, cosines: Floats, sines: Floats, out: Floats) -> None:
+    m = out.shape[0]
+    q = 0
+    for i in range(leading):
+        for j in range(i + 1, m):
+            rotate(out, i, j, cosines[codes[q]], sines[codes[q]])
+            q += 1
+
+
+@numba.njit(cache=True, nogil=True)
 def nearest(a: float, b: float, cosines: Floats, sines: Floats) -> int:
     count = cosines.size
     if a == 0.0 and b == 0.0:

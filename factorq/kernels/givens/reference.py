@@ -31,6 +31,15 @@ def decode(codes: NDArray[np.uint16], leading: int, cosines: Floats, sines: Floa
             rotate(out, i, j, cosines[codes[q]], -sines[codes[q]])
 
 
+def undo(codes: NDArray[np.uint16], leading: int, cosines: Floats, sines: Floats, out: Floats) -> None:
+    m = out.shape[0]
+    q = 0
+    for i in range(leading):
+        for j in range(i + 1, m):
+            rotate(out, i, j, cosines[codes[q]], sines[codes[q]])
+            q += 1
+
+
 def nearest(a: float, b: float, cosines: Floats, sines: Floats) -> int:
     """The code whose rotation moves most of (a, b) to the first axis: of the codes around atan(b / a), the lowest."""
     count = cosines.size

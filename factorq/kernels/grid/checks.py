@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...arrays import Array, dtype_name, is_host, namespace
+from ...arrays import Array, dtype_name, is_cupy, is_host, namespace
 from ...errors import refuse, refuse_type
 
 Codes = NDArray[np.uint8] | NDArray[np.uint16]
@@ -30,8 +30,9 @@ def check_grid(bits: int, group: int, zero: float) -> None:
 
 
 def check_values(x: Array, host: bool = False) -> None:
-    if host and not is_host(x):
-        raise refuse_type("x", found=type(x).__name__, allowed="a NumPy array", remedy="bring it to the host first")
+    if host and not (is_host(x) or is_cupy(x)):
+        allowed = "a NumPy or CuPy array"
+        raise refuse_type("x", found=type(x).__name__, allowed=allowed, remedy="bring it to the host first")
     if dtype_name(x) not in ("float32", "float64"):
         raise refuse_type("x", found=f"dtype {dtype_name(x)}", allowed="float32 or float64", remedy="cast it first")
     check_matrix("x", x)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...arrays import constant, contiguous, is_cupy, is_host, namespace
 from ...errors import refuse, refuse_type
 from .. import twin
 from .plans import plan
@@ -24,7 +25,7 @@ def rotate(x: NDArray[Any], seed: int) -> NDArray[Any]:
     Parameters
     ----------
     x : NDArray (rows, n), float32 or float64
-        Any memory order; not changed.
+        Of NumPy or CuPy, in any memory order; not changed.
     seed : int
         0 to 2**63 - 1.
 
@@ -53,17 +54,25 @@ def unrotate(x: NDArray[Any], seed: int) -> NDArray[Any]:
 
 
 def _run(x: NDArray[Any], seed: int, inverse: bool) -> NDArray[Any]:
-    if not isinstance(x, np.ndarray) or x.ndim != 2 or x.dtype not in (np.float32, np.float64):
-        found = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
+    if not (is_host(x) or is_cupy(x)) or x.ndim != 2 or x.dtype not in (np.float32, np.float64):
+        found = f"{x.dtype} {x.shape}" if is_host(x) else type(x).__name__
         raise refuse_type("x", found=found, allowed="a float32 or float64 matrix (rows, n)")
     check_seed(seed)
-    out = np.empty(x.shape, x.dtype)
+    out: NDArray[Any] = namespace(x).empty(x.shape, dtype=x.dtype)
     if x.size:
-        steps = plan(x.shape[1], int(seed))
-        signs, odd = steps.signs.astype(x.dtype), steps.odd.astype(x.dtype)
-        kernel = twin(__name__, x)
-        kernel.rotate(np.ascontiguousarray(x), steps.order, signs, steps.span, steps.starts, odd, inverse, out)
+        n, seed = x.shape[1], int(seed)
+        order, signs, starts, odd = (
+            constant(x, _table, name, n, seed, dtype)
+            for name, dtype in (("order", "i8"), ("signs", str(x.dtype)), ("starts", "i8"), ("odd", str(x.dtype)))
+        )
+        span = plan(n, seed).span
+        twin(__name__, x).rotate(contiguous(x), order, signs, span, starts, odd, inverse, out)
     return out
+
+
+def _table(name: str, n: int, seed: int, dtype: str) -> NDArray[Any]:
+    """A table of the plan for rows of n entries."""
+    return np.asarray(getattr(plan(n, seed), name), dtype=dtype)
 
 
 def check_seed(seed: object) -> None:

@@ -3,8 +3,10 @@
 A search is ``argmin_k bias[k] + y . table[:, k]``. Plain points have ``table = -c^T`` and ``bias = |c|^2/2``,
 points with weights w per entry have ``y = (w x, w)`` and ``table = (-c, c^2/2)^T``: one kernel serves both.
 
-The compiled twin uses fused multiply-adds, so that points which two codewords serve equally well up to float32 rounding
-may get either one; everything else is equal in both twins.
+All arrays of a call are NumPy arrays, or all are CuPy arrays of one GPU.
+
+The compiled twins use fused multiply-adds, so that points which two codewords serve equally well up to float32 rounding
+may get either one; everything else is equal in all twins.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...arrays import beside, contiguous, namespace
 from ...errors import refuse, refuse_type
 from .. import twin
 
@@ -50,14 +53,15 @@ def nearest(y: Floats, table: Floats, bias: Floats) -> Codes:
     if dims != y.shape[1] or bias.shape != (count,) or bias.dtype != np.float32:
         found = f"y {y.shape}, table {table.shape}, bias {bias.dtype} {bias.shape}"
         raise refuse("table", found=found, allowed="(n, D), (D, K) and float32 (K,)")
-    codes = np.zeros(y.shape[0], np.int32)
+    xp = namespace(y, table, bias)
+    codes: Codes = xp.zeros(y.shape[0], dtype=xp.int32)
     if y.shape[0] and count > 1:
         groups = -(-count // LANES)
-        wide = np.zeros((dims, groups * LANES), np.float32)
+        wide = xp.zeros((dims, groups * LANES), dtype=xp.float32)
         wide[:, :count] = table
-        padded = np.full(groups * LANES, np.inf, np.float32)  # padding never wins
+        padded = xp.full(groups * LANES, np.inf, dtype=xp.float32)  # padding never wins
         padded[:count] = bias
-        tiles = np.ascontiguousarray(wide.reshape(dims, groups, LANES).transpose(1, 0, 2))
+        tiles = contiguous(wide.reshape(dims, groups, LANES).transpose(1, 0, 2))
         twin(__name__, y).nearest(y, tiles, padded.reshape(groups, LANES), codes)
     return codes
 
@@ -86,8 +90,9 @@ def accumulate(y: Floats, codes: Codes, count: int) -> tuple[NDArray[np.float64]
         raise refuse_type("codes", found=f"{codes.dtype} {codes.shape}", allowed=f"int32 ({len(y)},)")
     if codes.size and not 0 <= int(codes.min()) <= int(codes.max()) < count:
         raise refuse("codes", found=f"{codes.min()} to {codes.max()}", allowed=f"0 to {count - 1}")
-    sums, counts = np.zeros((count, y.shape[1])), np.zeros(count, np.int64)
-    twin(__name__, y).accumulate(y, np.ascontiguousarray(codes), sums, counts)
+    xp = namespace(y, codes)
+    sums, counts = xp.zeros((count, y.shape[1]), dtype=xp.float64), xp.zeros(count, dtype=xp.int64)
+    twin(__name__, y).accumulate(y, contiguous(codes), sums, counts)
     return sums, counts
 
 
@@ -99,7 +104,7 @@ def seed(x: Floats, uniform: NDArray[np.float64]) -> NDArray[np.int64]:
     Parameters
     ----------
     x : (n, D) array of float32, n >= 1
-    uniform : (K,) array of float64 in [0, 1)
+    uniform : (K,) NumPy array of float64 in [0, 1)
 
     Returns
     -------
@@ -114,8 +119,8 @@ def seed(x: Floats, uniform: NDArray[np.float64]) -> NDArray[np.int64]:
     _check(x, "x")
     if not x.shape[0] or uniform.ndim != 1 or uniform.dtype != np.float64:
         raise refuse("x", found=f"{x.shape[0]} points, uniform {uniform.shape}", allowed="a point and (K,) float64")
-    chosen = np.full(uniform.size, -1, np.int64)
-    twin(__name__, x).seed(np.ascontiguousarray(x.T), uniform, chosen)
+    chosen: NDArray[np.int64] = namespace(x).full(uniform.size, -1, dtype=np.int64)
+    twin(__name__, x).seed(contiguous(x.T), beside(uniform, x), chosen)
     return chosen[chosen >= 0]
 
 
@@ -150,15 +155,16 @@ def joint(x: Floats, books: Floats, codes: NDArray[np.int32], sweeps: int = 2) -
         raise refuse_type("codes", found=f"{codes.dtype} {codes.shape}", allowed=f"int32 ({len(x)}, {m})")
     if codes.size and not 0 <= int(codes.min()) <= int(codes.max()) < count:
         raise refuse("codes", found=f"{codes.min()} to {codes.max()}", allowed=f"0 to {count - 1}")
+    xp = namespace(x, books, codes)
     order = np.argsort(np.einsum("mkd,mkd->mk", books, books), axis=1, kind="stable")
     wide = -(-count // TILE) * TILE
-    padded = np.zeros((m, wide, dims), np.float32)
+    padded = xp.zeros((m, wide, dims), dtype=xp.float32)
     padded[:, :count] = np.take_along_axis(books, order[:, :, None], axis=1)
-    bias = np.full((m, wide), np.inf, np.float32)  # padding never wins
+    bias = xp.full((m, wide), np.inf, dtype=xp.float32)  # padding never wins
     bias[:, :count] = 0.5 * np.einsum("mkd,mkd->mk", padded, padded)[:, :count]
     flat = padded.reshape(m * wide, dims)
-    cross = np.ascontiguousarray((flat @ flat.T).reshape(m, wide, m, wide))
-    table = np.ascontiguousarray(-padded.transpose(0, 2, 1))
+    cross = contiguous((flat @ flat.T).reshape(m, wide, m, wide))
+    table = contiguous(-padded.transpose(0, 2, 1))
     place = np.argsort(order, axis=1, kind="stable")
     out = np.stack([place[book][codes[:, book]] for book in range(m)], axis=1).astype(np.int32)
     if out.size:

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...arrays import namespace, on_device
 from ...errors import ArtifactError
 from .. import twin
 from ..trellis.machine import Machine
 from .tables import PRECISION, frequencies, quantize
 
-__all__ = ["MOST_LOW", "Coder", "decode", "encode", "histogram"]
+__all__ = ["MOST_LOW", "Coder", "decode", "decode_blocks", "encode", "histogram"]
 
 MOST_LOW = 16  # low bits beside the symbol: the states give out one word at a time
 _MOST_SYMBOLS = 200
@@ -134,6 +136,43 @@ def decode(
     if not twin(__name__, k).decode(*args, trellis.parity, trellis.successor, k):
         raise ArtifactError(f"trellis: a damaged stream: {len(words)} words for {count} integers")
     return k
+
+
+def decode_blocks(
+    words: Any,
+    offsets: Any,
+    places: Any,
+    classes: Any,
+    rows: Any,
+    coder: Coder,
+    tables: tuple[Any, Any, Any, Any, Any],
+    count: int,
+) -> tuple[Any, Any]:
+    """The ``count`` integers of many blocks, one after the other, on a GPU: all arrays are CuPy arrays.
+
+    Parameters
+    ----------
+    words : (n,) uint16
+        Those of block b are ``words[offsets[b] : offsets[b + 1]]``.
+    offsets, places : (blocks + 1,) int64
+        Where the words and where the integers of each block begin; the last ones are n and ``count``.
+    classes : (rows,) uint8
+    rows : (3, blocks) int64
+        Where the classes of a block begin, the integers of a row, and how many the first row lacks.
+    coder : Coder
+    tables : tuple
+        ``coder.frequency``, ``.start`` and ``.slots``, and ``parity`` and ``successor`` of the trellis, on the GPU.
+
+    Returns
+    -------
+    k : (count,) int32
+    sound : (blocks,) uint8
+        Whether the words of each block are a stream of as many integers: to be asked once, as it takes waiting.
+    """
+    with on_device(words):
+        k = namespace(words).empty((count,), dtype=np.int32)
+    code = coder.union, coder.drop, coder.least, *tables
+    return k, twin(__name__, words).decode_blocks(words, offsets, places, classes, rows, *code, k)
 
 
 def _escaping(counts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -37,9 +37,10 @@ from numpy.typing import NDArray
 
 from ...errors import ArtifactError, refuse, refuse_type
 from .. import twin
-from .stream import holds, pack, unpack
+from .reading import Stream, holds, unpack
+from .stream import pack
 
-__all__ = ["BLOCK", "decode", "encode", "holds", "pack", "unpack"]
+__all__ = ["BLOCK", "Stream", "decode", "encode", "holds", "pack", "unpack"]
 
 BLOCK = 1 << 16
 """Symbols of a block: 16 bytes of states and 4 of the directory are 0.06 % of 4-bit codes."""

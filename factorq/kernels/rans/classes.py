@@ -59,7 +59,7 @@ class Classes:
 
     def contexts(self, size: int) -> NDArray[np.uint8]:
         """The class of each of ``size`` symbols; (0,) for NONE."""
-        return expanded(self.kind, self.columns, self.labels, size)
+        return expanded(self.kind, self.columns, self.labels, 0, size)
 
 
 def width_of(classes: int) -> int:
@@ -67,12 +67,15 @@ def width_of(classes: int) -> int:
     return (classes - 1).bit_length()
 
 
-def expanded(kind: int, columns: int, labels: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
-    """The label of each of ``size`` symbols in a matrix of ``columns`` columns."""
+def expanded(kind: int, columns: int, labels: NDArray[np.int64], first: int, stop: int) -> NDArray[np.uint8]:
+    """The labels of symbols ``first`` to ``stop`` in a matrix of ``columns`` columns."""
     small = labels.astype(np.uint8)
     if kind == NONE:
         return small
-    return np.repeat(small, columns) if kind == ROWS else np.tile(small, size // columns)
+    top = first // columns
+    rows = -(-stop // columns) - top
+    wide = np.repeat(small[top : top + rows], columns) if kind == ROWS else np.tile(small, rows)
+    return wide[first - top * columns : stop - top * columns]
 
 
 def alike(counts: Counts) -> Classes:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ...arrays import contiguous, to_host
 from ...codecs import Encoded
 from ...constraints import Coded, Constraint, Quantized, Real, check_group, check_rate
 from ...constraints.checks import FEWEST_BITS, MOST_BITS
@@ -197,6 +198,9 @@ class SVD(Method):
     def cheaper(self) -> Method:
         return replace(self, max_iter=min(self.max_iter, 2))
 
+    def runs_on_gpu(self, gram: bool) -> bool:
+        return self.bits is None and self.codes == "grid" and not gram
+
     def solve(self, problem: Problem) -> Solution:
         W = problem.matrix
         exponent = binary_exponent(W)
@@ -207,7 +211,8 @@ class SVD(Method):
             return Solution(_folded(form, problem.W.shape), f"{note}; coded factors: {turns.status}", turns.history)
         A, B, notes = self._real(W, problem)
         if self.bits is None:
-            a, b = (c.encode(x) for c, x in zip(self.constraints(problem.dtype), _unscale(A, B, exponent), strict=True))
+            factors = map(to_host, _unscale(A, B, exponent))
+            a, b = (c.encode(x) for c, x in zip(self.constraints(problem.dtype), factors, strict=True))
             history: tuple[float, ...] = ()
         else:
             found = self._quantized(W, A, problem, exponent)
@@ -315,5 +320,5 @@ def _folded(form: Form, shape: tuple[int, ...]) -> Form:
 def _unscale(A: NDArray[Any], B: NDArray[Any], exponent: int) -> Iterator[NDArray[Any]]:
     """Put the power of two that was taken out of W back, half of it into each factor."""
     half = exponent // 2
-    yield np.ascontiguousarray(scaled(A, half))
-    yield np.ascontiguousarray(scaled(B, exponent - half))
+    yield contiguous(scaled(A, half))
+    yield contiguous(scaled(B, exponent - half))

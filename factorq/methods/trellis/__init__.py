@@ -18,6 +18,7 @@ from ...constraints.checks import FEWEST_BITS, MOST_BITS
 from ...constraints.coded import Model, budget
 from ...errors import refuse, refuse_type
 from ...forms import Leaf
+from ...forms.mapped import mapped
 from ...kernels import bitshift
 from ...kernels.trellis import STATES
 from ...measure import binary_exponent, scaled
@@ -26,7 +27,7 @@ from ...solvers.damping import explain_damping
 from ...solvers.feedback import Metric
 from ...solvers.karhunen_loeve import Transform, choose
 from ...solvers.rotation import turn
-from ..base import Method, Problem, Solution, mapped
+from ..base import Method, Problem, Solution
 from . import fixed_rate
 from .entropy_coded import Coder, lesser, sampled_size
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...arrays import beside, contiguous, namespace, to_host
 from ...errors import refuse
 from ...kernels import lloyd as kernel
 
@@ -55,7 +56,7 @@ def kmeans(
     Parameters
     ----------
     x : NDArray, (n, d) float32, n >= 1
-        Points, in units that make their squares safe.
+        Points, in units that make their squares safe. Of CuPy arrays, only places for empty clusters pass the host.
     count : int
         Number of centroids, at most 65536; more than there are distinct points is no harm.
     weight : NDArray, (n, d) float32, or None
@@ -82,6 +83,7 @@ def kmeans(
         # would be 0.5 % above
         size = len(y) // 8
         chosen = np.sort(rng.choice(len(y), size, replace=False, shuffle=False))
+        chosen = beside(chosen, y)
         part, part_weight = y[chosen], None if weight is None else weight[chosen]
         centroids, _ = _iterate(_Points.of(part, part_weight), centroids, max_iter, 0.0)
         max_iter = -(-max_iter // 4)
@@ -99,7 +101,7 @@ def search(x: Floats, centroids: Floats, weight: Floats | None = None) -> Codes:
 def means(x: Floats, codes: Codes, centroids: Floats, weight: Floats | None = None) -> Floats:
     """Weighted means (K, d) float32 of the points with each code; ``centroids`` where there are none."""
     sums, mass, _ = _Points.of(x, weight).moments(codes, len(centroids))
-    return np.divide(sums, mass, out=centroids.astype(np.float64), where=mass > 0).astype(np.float32)
+    return _quotient(sums, mass, centroids).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +116,7 @@ class _Points:
     @classmethod
     def of(cls, x: Floats, weight: Floats | None) -> _Points:
         if weight is None:
-            return cls(x, np.ascontiguousarray(x), False, float(np.einsum("ij,ij->", x, x, dtype=np.float64)))
+            return cls(x, contiguous(x), False, float(np.einsum("ij,ij->", x, x, dtype=np.float64)))
         y = np.concatenate([weight * x, weight], axis=1)
         return cls(x, y, True, float(np.einsum("ij,ij,ij->", weight, x, x, dtype=np.float64)))
 
@@ -123,8 +125,8 @@ class _Points:
         half = 0.5 * c * c
         if self.weighted:
             table = np.concatenate([-c, half], axis=1)
-            return kernel.nearest(self.y, np.ascontiguousarray(table.T), np.zeros(len(c), np.float32))
-        return kernel.nearest(self.y, np.ascontiguousarray(-c.T), half.sum(axis=1))
+            return kernel.nearest(self.y, contiguous(table.T), namespace(c).zeros(len(c), dtype=np.float32))
+        return kernel.nearest(self.y, contiguous(-c.T), half.sum(axis=1))
 
     def moments(self, codes: Codes, count: int) -> tuple[Floats, Floats, NDArray[np.int64]]:
         """Sums of w x and of w by code, (K, d) each, and the number of points."""
@@ -142,9 +144,9 @@ def _iterate(points: _Points, centroids: Floats, max_iter: int, tol: float) -> t
     for _ in range(max_iter):
         codes = points.nearest(centroids)
         sums, mass, counts = points.moments(codes, len(centroids))
-        updated = np.divide(sums, mass, out=np.zeros_like(sums), where=mass > 0)
+        updated = _quotient(sums, mass, 0.0)
         history.append(max(points.energy - float(np.sum(updated * sums)), 0.0))
-        still = np.array_equal(updated, centroids)
+        still = bool((updated == centroids).all())
         centroids = centroids + _REACH * (updated - centroids)
         empty = np.flatnonzero(counts == 0)
         if empty.size and _repair(points, codes, updated, empty):
@@ -164,8 +166,8 @@ def _repair(points: _Points, codes: Codes, centroids: Floats, empty: NDArray[np.
     error = lost.sum(axis=1)
     worst = np.argsort(-error, kind="stable")
     worst = worst[error[worst] > 1e-12 * max(float(error.mean()), points.energy / len(codes) * 1e-12)]
-    _, first = np.unique(x[worst], axis=0, return_index=True)  # equal points are one place
-    worst = worst[np.sort(first)][: empty.size]
+    _, first = np.unique(to_host(x[worst]), axis=0, return_index=True)  # equal points are one place
+    worst = worst[beside(np.sort(first)[: empty.size], worst)]
     centroids[empty[: worst.size]] = x[worst]
     return bool(worst.size)
 
@@ -173,9 +175,11 @@ def _repair(points: _Points, codes: Codes, centroids: Floats, empty: NDArray[np.
 def _start(y: Floats, count: int, rng: np.random.Generator) -> Floats:
     """Seeds (count, d) float64 among a sample of the points, zeros where there are too few."""
     size = max(_SEEDED * count, 1 << 12)
-    sample = y if len(y) <= size else y[np.sort(rng.choice(len(y), size, replace=False, shuffle=False))]
-    chosen = kernel.seed(np.ascontiguousarray(sample), rng.random(count))
-    centroids = np.zeros((count, y.shape[1]))
+    if len(y) > size:
+        y = y[beside(np.sort(rng.choice(len(y), size, replace=False, shuffle=False)), y)]
+    sample = contiguous(y)
+    chosen = kernel.seed(sample, rng.random(count))
+    centroids: Floats = namespace(y).zeros((count, y.shape[1]), dtype=np.float64)
     centroids[: len(chosen)] = sample[chosen]
     return centroids
 
@@ -183,7 +187,14 @@ def _start(y: Floats, count: int, rng: np.random.Generator) -> Floats:
 def _mean(x: Floats, weight: Floats | None) -> Floats:
     """The weighted mean of each column, float32; 0 where there is no weight."""
     if weight is None:
-        return np.asarray(x.mean(axis=0, dtype=np.float64), np.float32)
+        mean: Floats = x.mean(axis=0, dtype=np.float64)
+        return mean.astype(np.float32)
     mass = weight.sum(axis=0, dtype=np.float64)
     moment = np.einsum("ij,ij->j", weight, x, dtype=np.float64)
-    return np.asarray(np.divide(moment, mass, out=np.zeros_like(mass), where=mass > 0), np.float32)
+    return _quotient(moment, mass, 0.0).astype(np.float32)
+
+
+def _quotient(sums: Floats, mass: Floats, otherwise: Floats | float) -> Floats:
+    """``sums / mass``, and ``otherwise`` where there is no mass."""
+    found: Floats = np.where(mass > 0, sums / np.where(mass > 0, mass, 1.0), otherwise)
+    return found

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from ...arrays import beside, contiguous, namespace, to_host
 from ...kernels import lloyd as kernel
 from . import kmeans, means, search
 
@@ -66,11 +67,12 @@ def fit(
     if stages > 1:
         size = max(1 << 14, _TRAINED * count * stages)
         if len(x) > size:
-            chosen = np.sort(rng.choice(len(x), size, replace=False, shuffle=False))
+            chosen = beside(np.sort(rng.choice(len(x), size, replace=False, shuffle=False)), x)
             x, weight = x[chosen], None if weight is None else weight[chosen]
     energy = float(np.einsum("ij,ij->", x if weight is None else weight * x, x, dtype=np.float64)) or 1.0
-    books = np.zeros((stages, count, x.shape[1]), np.float32)
-    codes = np.zeros((len(x), stages), np.int32)
+    xp = namespace(x)
+    books = xp.zeros((stages, count, x.shape[1]), dtype=xp.float32)
+    codes = xp.zeros((len(x), stages), dtype=xp.int32)
     rest = x
     history: list[float] = []
     for stage in range(stages):
@@ -85,13 +87,13 @@ def fit(
 
 def encode(x: Floats, books: Floats, weight: Floats | None = None) -> Codes:
     """Codes (n, M) of points (n, d) in given books (M, K, d): stage by stage, then jointly if they are small."""
-    codes = np.zeros((len(x), len(books)), np.int32)
+    codes: Codes = namespace(x).zeros((len(x), len(books)), dtype=np.int32)
     rest = x
     for stage, book in enumerate(books):
         codes[:, stage] = search(rest, book, weight)
         rest = rest - book[codes[:, stage]]
     if len(books) > 1 and weight is None and books.shape[0] * books.shape[1] <= _JOINT:
-        return kernel.joint(np.ascontiguousarray(x), books, codes)
+        return kernel.joint(contiguous(x), books, codes)
     return codes
 
 
@@ -115,16 +117,16 @@ def polish(x: Floats, books: Floats, weight: Floats | None = None, rounds: int =
     """
     for left in range(rounds, 0, -1):
         moved = refit(x, encode(x, books, weight), books, weight) - books
-        books = np.asarray(books + (_REACH if left > 1 else 1.0) * moved, np.float32)
+        books = (books + (_REACH if left > 1 else 1.0) * moved).astype(np.float32, copy=False)
     return books
 
 
 def reconstruct(books: Floats, codes: Codes) -> Floats:
     """``sum_m books[m, codes[:, m]]``, (n, d) float32."""
-    total = books[0][codes[:, 0]]
+    total: Floats = books[0][codes[:, 0]]
     for stage in range(1, len(books)):
         total = total + books[stage][codes[:, stage]]
-    return np.asarray(total)
+    return total
 
 
 def _jointly(x: Floats, books: Floats, codes: Codes, energy: float, history: list[float], rounds: int) -> Floats:
@@ -147,20 +149,22 @@ def _jointly(x: Floats, books: Floats, codes: Codes, energy: float, history: lis
 def _least_squares(x: Floats, codes: Codes, books: Floats) -> Floats:
     """All books at once: ``(N + d I) (new - books) = sums - N books``, N the counts of pairs of codes.
 
-    d I with a small d holds what the data do not decide: unused codewords, and constants moved between books.
+    d I with a small d holds what the data do not decide: unused codewords, and constants moved between books. Sums and
+    counts, of the size of the books and of pairs of codewords, are solved for on the host.
     """
     m, count, dims = books.shape
-    rest = np.ascontiguousarray(x - reconstruct(books, codes))
+    rest = contiguous(x - reconstruct(books, codes))
     pairs = np.zeros((m * count, m * count))
     sums = np.zeros((m * count, dims))
     for a in range(m):
         rows = slice(a * count, (a + 1) * count)
-        sums[rows], counts = kernel.accumulate(rest, np.ascontiguousarray(codes[:, a]), count)
+        sums[rows], counts = map(to_host, kernel.accumulate(rest, contiguous(codes[:, a]), count))
         np.fill_diagonal(pairs[rows, rows], counts)
         for b in range(a):
             both = np.bincount(codes[:, a].astype(np.int64) * count + codes[:, b], minlength=count * count)
-            pairs[rows, b * count : (b + 1) * count] = both.reshape(count, count)
+            pairs[rows, b * count : (b + 1) * count] = to_host(both).reshape(count, count)
     pairs[np.diag_indices(m * count)] += 1e-3
     factor = scipy.linalg.cho_factor(pairs, lower=True, overwrite_a=True, check_finite=False)
     moved = scipy.linalg.cho_solve(factor, sums, check_finite=False)
-    return np.asarray(books + moved.reshape(books.shape), np.float32)
+    new: Floats = books + beside(moved, books).reshape(books.shape)
+    return new.astype(np.float32)

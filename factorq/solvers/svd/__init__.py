@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...arrays import Array, beside, dtype_name, is_array, is_host, namespace, on_device, to_host
 from ...errors import refuse, refuse_type
 from .krylov import krylov_subspace, plan
 from .lapack import lapack_subspace
 from .orthonormal import factors
 from .ritz import Subspace, precision
-from .scaling import normalise, residual, unscale
-
-Array = NDArray[Any]
+from .scaling import kind_of, normalise, residual, unscale
 
 __all__ = ["SVDResult", "truncated_svd"]
 
@@ -45,9 +44,9 @@ class SVDResult:
         What was done and what to change, for a person.
     """
 
-    U: Array
-    s: Array
-    Vt: Array
+    U: NDArray[Any]
+    s: NDArray[Any]
+    Vt: NDArray[Any]
     steps: int
     residual: float
     excess: float
@@ -67,7 +66,8 @@ def truncated_svd(
     Parameters
     ----------
     W : (m, n) array of float32 or float64
-        Never changed; copied only if it is neither C- nor F-contiguous.
+        Never changed; copied only if it is neither C- nor F-contiguous. A CuPy array is decomposed on its GPU, and so
+        is any other where it is; small eigenproblems, of the size of the basis, are solved on the host.
     rank : int
         From 1 to min(m, n).
     tol : float, optional
@@ -83,14 +83,14 @@ def truncated_svd(
     Returns
     -------
     SVDResult
-        In W's dtype.
+        In W's dtype, library and memory.
 
     Raises
     ------
     ArgumentError
         If ``rank``, ``tol`` or ``max_blocks`` is out of range, or if a singular value is too large for W's dtype.
     ArgumentTypeError
-        If ``W`` is not a float32 or float64 matrix, or ``rng`` no generator.
+        If ``W`` is not a float32 or float64 matrix of an array library, or ``rng`` no generator.
 
     Notes
     -----
@@ -105,6 +105,11 @@ def truncated_svd(
     array([5.])
     """
     W = _check(W, rank, tol, rng, max_blocks)
+    with on_device(W):
+        return _decomposed(W, rank, tol, rng, max_blocks)
+
+
+def _decomposed(W: Array, rank: int, tol: float | None, rng: np.random.Generator, max_blocks: int | None) -> SVDResult:
     wide = W.shape[0] <= W.shape[1]
     A = W if wide else W.T  # the basis lies on the smaller side: orthogonalisation costs its length
     scale, energy = normalise(A)
@@ -116,18 +121,19 @@ def truncated_svd(
     U, s, Vt = factors(found.left, found.images, rng)
     rest = residual(A, scale, energy, U, s, Vt)
     left, right = (U, Vt) if wide else (Vt, U)
-    peak = left[np.arange(rank), np.abs(left).argmax(axis=1)]
-    sign = np.where(peak < 0, -1, 1).astype(W.dtype)[:, None]
-    return SVDResult(
-        (left * sign).T, unscale(s, scale, W.dtype), right * sign, found.steps, rest, found.excess, found.status
-    )
+    xp, kind = namespace(W), kind_of(W)
+    largest = xp.argmax(xp.abs(left), axis=1) + left.shape[1] * xp.arange(rank)
+    peak = to_host(xp.take(xp.reshape(left, (-1,)), largest))
+    sign = beside(np.where(peak < 0, -1, 1).astype(kind), W)[:, None]
+    s = beside(unscale(s, scale, kind), W)
+    return SVDResult((left * sign).T, s, right * sign, found.steps, rest, found.excess, found.status)
 
 
 def _check(W: Array, rank: int, tol: float | None, rng: np.random.Generator, max_blocks: int | None) -> Array:
     """``W`` in a layout that BLAS takes, after the checks of the arguments."""
-    if not isinstance(W, np.ndarray) or W.ndim != 2 or W.dtype not in (np.float32, np.float64):
+    if not is_array(W) or len(W.shape) != 2 or dtype_name(W) not in ("float32", "float64"):
         found = f"{getattr(W, 'dtype', type(W).__name__)} of shape {getattr(W, 'shape', None)}"
-        raise refuse_type("W", found=found, allowed="a float32 or float64 NumPy matrix", remedy="cast or fold it first")
+        raise refuse_type("W", found=found, allowed="a float32 or float64 matrix", remedy="cast or fold it first")
     if not isinstance(rng, np.random.Generator):
         raise refuse_type("rng", found=type(rng).__name__, allowed="a numpy.random.Generator")
     if not 1 <= rank <= min(W.shape):
@@ -136,12 +142,14 @@ def _check(W: Array, rank: int, tol: float | None, rng: np.random.Generator, max
         raise refuse("tol", found=tol, allowed="None or a number of at least 0")
     if max_blocks is not None and max_blocks < 1:
         raise refuse("max_blocks", found=max_blocks, allowed="None or an integer of at least 1")
-    return W if W.flags.c_contiguous or W.flags.f_contiguous else np.ascontiguousarray(W)
+    if not is_host(W) or W.flags.c_contiguous or W.flags.f_contiguous:
+        return W
+    return np.ascontiguousarray(W)
 
 
 def _search(
     A: Array,
-    scale: Array,
+    scale: float,
     energy: float,
     rank: int,
     tol: float | None,
@@ -163,17 +171,17 @@ def _search(
         return lapack_subspace(A, scale, rank, exact=tol is not None and tol < 1e-6)
     if found.multiple:
         found = krylov_subspace(A, scale, energy, rank, rank + 4, tol, rng, max_blocks or worth)
-    if tol is None or max_blocks is not None or found.excess <= max(tol, precision(A.dtype)):
+    if tol is None or max_blocks is not None or found.excess <= max(tol, precision(kind_of(A))):
         return found
     return lapack_subspace(A, scale, rank, exact=tol < 1e-6)
 
 
 def _zero(W: Array, rank: int) -> SVDResult:
-    (m, n), dtype = W.shape, W.dtype
+    xp, (m, n), dtype = namespace(W), W.shape, W.dtype
     return SVDResult(
-        np.eye(m, rank, dtype=dtype),
-        np.zeros(rank, dtype),
-        np.eye(rank, n, dtype=dtype),
+        xp.eye(m, rank, dtype=dtype),
+        xp.zeros(rank, dtype=dtype),
+        xp.eye(rank, n, dtype=dtype),
         0,
         0.0,
         0.0,

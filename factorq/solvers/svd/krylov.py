@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...arrays import Array, beside, namespace
 from .orthonormal import orthonormal
 from .ritz import Subspace, excess_error, precision, top
-
-Array = NDArray[Any]
+from .scaling import kind_of, small, times
 
 _LOOSE = 0.005  # estimated excess from which the default takes up to twice its blocks: a plateau just above a slow tail
 _TIGHT = 2e-3  # as many Ritz values as the block is wide within this share of each other: a multiple singular value
@@ -46,7 +46,7 @@ def plan(rank: int) -> tuple[int, int]:
 
 def krylov_subspace(
     A: Array,
-    scale: Array,
+    scale: float,
     energy: float,
     rank: int,
     width: int,
@@ -54,68 +54,78 @@ def krylov_subspace(
     rng: np.random.Generator,
     blocks: int,
 ) -> Subspace:
-    """Rayleigh-Ritz on the rows of the block Krylov space, at most ``blocks`` blocks of ``width`` rows."""
+    """Rayleigh-Ritz on the rows of the block Krylov space, at most ``blocks`` blocks of ``width`` rows.
+
+    Of an A on a GPU, no more than matrices of the basis' size and the random start pass between it and the host.
+    """
     m, n = A.shape
-    usual, eps = plan(rank)[1], precision(A.dtype)
+    kind = kind_of(A)
+    usual, eps = plan(rank)[1], precision(kind)
     few = -(-rank // width)
     blocks = max(blocks, few)
     room = min(m, blocks * width)  # rows that the basis may grow to
     target = max(_LOOSE if tol is None else tol / 2, eps)  # half: the estimate errs by a factor of 1.5
-    basis = _Basis(min(room, usual * width), room, m, n, A.dtype)
-    Y = (rng.standard_normal((width, n), dtype=A.dtype.type) * scale) @ A.T
+    basis = _Basis(min(room, usual * width), room, A)
+    Y = (beside(rng.standard_normal((width, n), dtype=kind.type), A) * scale) @ A.T
     check = few if tol is not None else min(blocks, usual)
     while True:
         size = basis.ends[-1]
-        basis.add(orthonormal(Y[: room - size], basis.Q[:size], rng), scale, A)
+        basis.add(orthonormal(Y[: min(Y.shape[0], room - size), :], basis.Q[:size, :], rng), scale, A)
         size, step = basis.ends[-1], len(basis.ends) - 1
         if step >= check or size == room:
             T = basis.T[:size, :size]
-            values, E = top(T, rank, energy, A.dtype)
+            values, E = top(T, rank, energy, kind)
             excess, ratio = excess_error(T, values, E, basis.ends, energy, eps)
             if size == m:
                 excess = 0.0
             if size == room or excess <= target:
                 break
             check = step + _steps_to(target, excess, ratio, step)
-        Y = (basis.Z[basis.ends[-2] : size] * scale) @ A.T
-    lead = E.T.astype(A.dtype)
-    status = _advice(step, width, excess, tol, A.dtype)
-    return Subspace(lead @ basis.Q[:size], lead @ basis.Z[:size], step, excess, status, _multiple(values, width, eps))
+        Y = (basis.Z[basis.ends[-2] : size, :] * scale) @ A.T
+    left, images = times(E.T, basis.Q[:size, :]), times(E.T, basis.Z[:size, :])
+    status = _advice(step, width, excess, tol, kind)
+    return Subspace(left, images, step, excess, status, _multiple(values, width, eps))
 
 
 class _Basis:
-    """Orthonormal rows ``Q`` (d, m), images ``Z = Q W`` (d, n) and ``T = Z Z^T``, in arrays with rows to spare."""
+    """Orthonormal rows ``Q`` (d, m), images ``Z = Q W`` (d, n) and ``T = Z Z^T``, in arrays with rows to spare.
 
-    def __init__(self, rows: int, room: int, m: int, n: int, dtype: np.dtype[Any]) -> None:
-        self.Q, self.Z, self.T = np.empty((rows, m), dtype), np.empty((rows, n), dtype), np.zeros((rows, rows))
+    ``T`` is on the host.
+    """
+
+    def __init__(self, rows: int, room: int, A: Array) -> None:
+        xp, (m, n) = namespace(A), A.shape
+        self.Q, self.Z = xp.empty((rows, m), dtype=A.dtype), xp.empty((rows, n), dtype=A.dtype)
+        self.T: NDArray[np.float64] = np.zeros((rows, rows))
         self.room = room
         self.ends = [0]  # where each block ends
 
-    def add(self, new: Array, scale: Array, A: Array) -> None:
+    def add(self, new: Array, scale: float, A: Array) -> None:
         """Append the rows ``new`` (b, m); W is ``scale * A``."""
         low = self.ends[-1]
-        high = low + len(new)
-        if high > len(self.Q):
-            rows = min(self.room, len(self.Q) + len(self.Q) // 2 + len(new))
+        count, held = new.shape[0], self.Q.shape[0]
+        high = low + count
+        if high > held:
+            rows = min(self.room, held + held // 2 + count)
             self.Q = _grown(self.Q, rows, self.Q.shape[1])
             self.Z = _grown(self.Z, rows, self.Z.shape[1])
             self.T = _grown(self.T, rows, rows)
         Q, Z, T = self.Q, self.Z, self.T
-        Q[low:high] = new
-        np.matmul(new * scale, A, out=Z[low:high])
-        T[low:high, :high] = Z[low:high] @ Z[:high].T
+        Q[low:high, :] = new
+        Z[low:high, :] = (new * scale) @ A
+        T[low:high, :high] = small(Z[low:high, :] @ Z[:high, :].T)
         T[:low, low:high] = T[low:high, :low].T
         self.ends.append(high)
 
 
 def _grown(X: Array, rows: int, columns: int) -> Array:
     """``X`` in the corner of a larger array of zeros."""
-    larger = np.zeros((rows, columns), X.dtype)
+    larger = namespace(X).zeros((rows, columns), dtype=X.dtype)
     larger[: X.shape[0], : X.shape[1]] = X
     return larger
 
 
-def _multiple(values: Array, width: int, eps: float) -> bool:
+def _multiple(values: NDArray[Any], width: int, eps: float) -> bool:
     """Whether as many Ritz values as the block is wide agree: the rank may cut through a multiple singular value."""
     first, last = values[: max(0, len(values) - width + 1)], values[width - 1 :]
     return bool(np.any(last > np.maximum((1 - _TIGHT) * first, eps * values[0])))
@@ -129,11 +139,11 @@ def _steps_to(target: float, excess: float, ratio: float, step: int) -> int:
     return max(1, min(wanted, step // 4))  # the rate improves as the space grows
 
 
-def _advice(steps: int, width: int, excess: float, tol: float | None, dtype: np.dtype[Any]) -> str:
+def _advice(steps: int, width: int, excess: float, tol: float | None, kind: np.dtype[Any]) -> str:
     text = f"randomized block Krylov, {steps} block{'s' if steps > 1 else ''} of {width}: "
     if math.isnan(excess):
         return text + "too few blocks to estimate the excess error; raise max_blocks"
-    if excess <= precision(dtype):
+    if excess <= precision(kind):
         return text + "exact to the precision of the dtype"
     text += f"estimated excess error {100 * excess:.2g} %"
     if tol is None:

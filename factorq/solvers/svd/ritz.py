@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-Array = NDArray[Any]
+from ...arrays import Array
+
+Small = NDArray[Any]
+"""Of the size of the basis, and on the host wherever W is."""
 
 
 @dataclass(frozen=True)
@@ -26,22 +29,22 @@ class Subspace:
     multiple: bool = False
 
 
-def precision(dtype: np.dtype[Any]) -> float:
+def precision(kind: np.dtype[Any]) -> float:
     """The smallest excess worth working for: below it lies the rounding of the result itself."""
-    return float(np.finfo(dtype).eps)
+    return float(np.finfo(kind).eps)
 
 
-def top(T: Array, rank: int, energy: float, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+def top(T: Small, rank: int, energy: float, kind: np.dtype[Any]) -> tuple[Small, Small]:
     """Top ``rank`` eigenvalues, descending, and eigenvectors (d, rank) of the symmetric ``T`` (d, d)."""
     # float32 takes half the time (1024: 0.08 s against 0.15 s); taken if its rounding is small against what no row
     # holds.
     rounding = rank * float(np.finfo(np.float32).eps) * float(np.linalg.norm(T))
-    single = dtype == np.float32 and rounding < 1e-3 * (energy - float(np.trace(T)))
+    single = kind == np.float32 and rounding < 1e-3 * (energy - float(np.trace(T)))
     values, E = leading(T.astype(np.float32) if single else T, rank)
     return values.astype(np.float64), E.astype(np.float64)
 
 
-def leading(S: Array, rank: int) -> tuple[Array, Array]:
+def leading(S: Small, rank: int) -> tuple[Small, Small]:
     """Top ``rank`` eigenvalues, descending, and eigenvectors (d, rank) of the symmetric ``S`` (d, d)."""
     d = len(S)
     if 4 * rank <= 3 * d:
@@ -53,7 +56,7 @@ def leading(S: Array, rank: int) -> tuple[Array, Array]:
     return values[: -rank - 1 : -1], E[:, : -rank - 1 : -1]
 
 
-def excess_error(T: Array, values: Array, E: Array, ends: list[int], energy: float, eps: float) -> tuple[float, float]:
+def excess_error(T: Small, values: Small, E: Small, ends: list[int], energy: float, eps: float) -> tuple[float, float]:
     """Estimated share of excess error, and the factor by which a block reduces it.
 
     The energy that the last block and the last two blocks have won decays geometrically; the rest of the series is
@@ -69,7 +72,7 @@ def excess_error(T: Array, values: Array, E: Array, ends: list[int], energy: flo
     return math.sqrt(1 + missing / best) - 1, ratio
 
 
-def _won(T: Array, values: Array, E: Array, rows: int) -> float:
+def _won(T: Small, values: Small, E: Small, rows: int) -> float:
     """Energy that the ``r`` leading Ritz values owe to the last ``rows`` basis rows."""
     L = E[-rows:]
     if np.sum(L * L * values) > 1e-3 * np.sum(values):

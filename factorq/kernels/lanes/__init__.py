@@ -1,0 +1,1 @@
+"""Vectors of numbers in registers, for loops that compilers do not make into such."""
