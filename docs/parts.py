@@ -71,6 +71,8 @@ def write(reports: Reports, folder: Path, table: Table) -> None:
         "xor_encode": ("xor_encode", xor_encode),
         "xor_decode": ("xor_decode_large", xor_decode),
         "xor_alexnet": ("xor_alexnet", xor_alexnet),
+        "products": ("products", products),
+        "products_threads": ("products_threads", list),
     }
     pieces = {
         name: table(subject, choose(reports[subject]["rows"])) if subject in reports else missing(subject)
@@ -306,3 +308,16 @@ def curves(rows: Sequence[Row], target: Path) -> str:
     figure.savefig(target, metadata={"Date": None})
     plt.close(figure)
     return f"![Gap to the Gaussian bound over stored bits, method by method](../generated/parts/{target.name})\n"
+
+
+def products(rows: Sequence[Row]) -> list[Row]:
+    """How many times faster than dense ``F @ x`` is, by batch."""
+    batches = sorted({row["batch"] for row in rows})
+    lines: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        if row["side"] == "F @ x":
+            names = ("shape", "case", "bits_per_weight", "memory_share")
+            line = lines.setdefault((row["shape"], row["case"]), {name: row.get(name) for name in names})
+            line[f"batch {row['batch']}"] = row["speedup"]
+    order = ("shape", "case", "bits_per_weight", "memory_share", *(f"batch {batch}" for batch in batches))
+    return [{name: line.get(name) for name in order} for line in lines.values()]

@@ -20,6 +20,7 @@ PAGES = (
     "docs/explanation/quantized-sparse.md",
     "docs/explanation/cp.md",
     "docs/explanation/xor.md",
+    "docs/explanation/products.md",
     "docs/howto/write-a-method-or-codec.md",
     "docs/howto/use-in-a-layer.md",
 )
