@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import beside, namespace
+from ..arrays import beside, is_cupy, namespace
 from ..errors import ArtifactError
 from ..kernels import bits as bits_kernel
 from ..kernels import levels as kernel
@@ -136,7 +136,8 @@ class Codebook(Grouped):
             )
 
     def affine(self) -> dict[str, Any]:
-        return {"levels": self.table_levels().astype(np.float32)}
+        levels = self._levels_on_gpu if is_cupy(self.codes) else self.table_levels()
+        return {"levels": levels.astype(np.float32)}
 
     def values_on_gpu(self, codes: Any) -> Any:
         values = self._levels_on_gpu[codes]

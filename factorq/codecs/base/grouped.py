@@ -100,9 +100,23 @@ class Grouped(Encoded):
         return True
 
     def decode_on_gpu(self) -> Any:
+        if self._matrix is not None and self.axis != 0:  # in one pass; turned, it would be copied once more
+            return kernel.decode(self._matrix, self.dtype, self.exponent).reshape(self.shape)
         codes = bits_kernel.unpack(self.codes, self.bits, self.size)
         values = scaled(self.values_on_gpu(codes.reshape(matrix_shape(self.shape, self.axis))), self.exponent)
         return (values.T if self.axis == 0 else values).reshape(self.shape)
+
+    def matmul_on_gpu(self, x: Any) -> Any:
+        if self._matrix is None or str(x.dtype) != "float32":
+            return super().matmul_on_gpu(x)
+        product = kernel.rmatmul(x.T, self._matrix).T if self.axis == 0 else kernel.matmul(self._matrix, x)
+        return self._at_scale(product)
+
+    def rmatmul_on_gpu(self, x: Any) -> Any:
+        if self._matrix is None or str(x.dtype) != "float32":
+            return super().rmatmul_on_gpu(x)
+        product = kernel.matmul(self._matrix, x.T).T if self.axis == 0 else kernel.rmatmul(x, self._matrix)
+        return self._at_scale(product)
 
     @property
     def streamed(self) -> str | None:

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...arrays import dtype_name, is_array, is_host
+from ...arrays import dtype_name, is_array, is_cupy, is_host
 from ...errors import refuse, refuse_type
 from .. import twin
 from ..bits import packed_size
 from ..checks import kind
 from .layout import MOST_LEVELS, Matrix, covers
 
-__all__ = ["MOST_LEVELS", "Matrix", "covers", "matmul", "rmatmul"]
+__all__ = ["MOST_LEVELS", "Matrix", "covers", "decode", "matmul", "rmatmul"]
 
 Floats = NDArray[np.float32]
 
@@ -97,6 +97,31 @@ def rmatmul(x: Floats, matrix: Matrix) -> Floats:
         return np.zeros((x.shape[0], matrix.shape[1]), np.float32)
     result: Floats = twin(__name__, matrix.codes, x).rmatmul(x, matrix)
     return result
+
+
+def decode(matrix: Matrix, dtype: str, exponent: int = 0) -> Any:
+    """M * 2**exponent (rows, n) of CuPy arrays, in one pass over its codes; on the host codecs decode block by block.
+
+    Parameters
+    ----------
+    matrix : Matrix
+        Of CuPy arrays.
+    dtype : "float16", "float32" or "float64"
+    exponent : int
+        From -126 to 96, so that no float32 overflows.
+
+    Returns
+    -------
+    CuPy array (rows, n) of ``dtype``
+
+    Raises
+    ------
+    ArgumentTypeError
+        If the codes are on the host.
+    """
+    if not is_cupy(matrix.codes):
+        raise refuse_type("matrix.codes", found=kind(matrix.codes), allowed="a CuPy array", remedy="use the codec")
+    return twin(__name__, matrix.codes).decode(matrix, dtype, exponent)
 
 
 def _check(matrix: Matrix, x: Any, side: int) -> None:
