@@ -448,7 +448,7 @@ def test_what_is_on_a_gpu_is_saved_and_copied_as_it_is_stored(cupy: Any, tmp_pat
     assert (moved.to_host, moved.to_device) == (0, 2)
     np.testing.assert_array_equal(again.get(), first.get())
     for other in (pickle.loads(pickle.dumps(F)), copy.deepcopy(F)):
-        assert "_placed" not in vars(other)
+        assert "placed" not in vars(other)
         assert other.home == F.home
         np.testing.assert_array_equal((other @ x).get(), first.get())
     host, moved = during(lambda: np.asarray(F))

@@ -24,7 +24,8 @@ PAGES = (
     "docs/howto/write-a-method-or-codec.md",
     "docs/howto/use-in-a-layer.md",
 )
-NEEDS = {"docs/howto/use-in-a-layer.md": "torch"}  # beside what factorq itself needs
+# Beside what factorq itself needs:
+NEEDS = dict.fromkeys(("docs/howto/use-in-a-layer.md", "docs/explanation/products.md"), "torch")
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 

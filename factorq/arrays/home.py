@@ -59,9 +59,16 @@ class Home:
         if other.xp is not self.xp:
             found, remedy = f"{self.library} and {other.library}", f"convert {name}, or use F.like({name})"
             raise refuse_type("arrays", found=found, allowed="arrays of one library", remedy=remedy)
+        other.check_values(name)
         if other.device != self.device:
             found, allowed = f"an array on {other.device}", f"one on {self.device}, where the factors are"
             raise refuse(name, found=found, allowed=allowed, remedy=f"move it there, or use F.like({name})")
+
+    def check_values(self, name: str) -> None:
+        """Raise if arrays here have no values: torch's on the device "meta", and what JAX traces."""
+        if self.device is None or str(self.device) == "meta":
+            remedy = "call this outside of jax.jit, grad and vmap, or through jax.pure_callback"
+            raise refuse(name, found="an array without values", allowed="one with them", remedy=remedy)
 
     def put(self, x: NDArray[Any]) -> Array:
         """The host array ``x`` as kernels read it here: itself, or a CuPy array on this GPU."""

@@ -1,8 +1,8 @@
 """Ways between libraries and memories: to the host, to arrays that kernels read, and beside another array.
 
 Arrays on the host become NumPy arrays of the same memory, those in the memory of an NVIDIA GPU CuPy arrays of the same
-memory, through DLPack. Copies between the two memories are made by :func:`to_host` and :func:`beside` alone, and
-counted.
+memory, through DLPack. Copies of arrays between the two memories are made by functions of this module, and counted;
+not counted are the arguments of a launch, as offsets of blocks or tables of a few numbers.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ class Transfers:
         return Transfers(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
+_REMEDY = "convert it first; what jax.jit, grad or vmap trace goes through jax.pure_callback"
+
 _made = Transfers()
 _lock = threading.Lock()
 
@@ -90,12 +92,10 @@ def to_host(x: Array) -> NDArray[Any]:
         return np.asarray(x)
     try:
         return _copied(x)
-    except (TypeError, RuntimeError, ValueError, BufferError) as error:  # sparse, meta or traced: no numbers to read
+    except (TypeError, RuntimeError, ValueError, BufferError, AttributeError) as error:  # no numbers to read
         kind = f"{type(x).__module__}.{type(x).__name__}"
         found = f"a {kind} that cannot be read ({str(error).strip().splitlines()[0][:80]})"
-        raise refuse_type(
-            "array", found=found, allowed="a dense array with values", remedy="convert it first"
-        ) from None
+        raise refuse_type("array", found=found, allowed="a dense array with values", remedy=_REMEDY) from None
 
 
 def _copied(x: Array) -> NDArray[Any]:
@@ -110,6 +110,7 @@ def _copied(x: Array) -> NDArray[Any]:
 
 
 def _of_torch(x: Array) -> NDArray[Any]:
+    x = x.resolve_conj().resolve_neg()  # signs that torch has put off
     if dtype_name(x) == "bfloat16":  # torch refuses bfloat16 -> NumPy; its bits are the same
         return np.asarray(x.view(namespace(x).int16)).view(ml_dtypes.bfloat16)
     return np.asarray(x)

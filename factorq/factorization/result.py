@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import measure
-from ..arrays import FLOATS, NUMPY, Array, Home, is_array, native, needs_gradient
+from ..arrays import FLOATS, NUMPY, Array, Home, is_array
 from ..codecs.base import Encoded
-from ..errors import ArtifactError, FactorqError, affordable, refuse, refuse_type
+from ..errors import FactorqError, affordable, refuse, refuse_type
 from ..forms import Form, transposed
 from ..named import build
 from . import display, interchange, layers, placing, records
+from .applying import product
 from .layers import Conv, Operations, Padding, Sizes
 
 
@@ -86,7 +87,7 @@ class Factorization:
             found = f"a factorization of shape {self.shape}"
             raise refuse("T", found=found, allowed="a matrix", remedy="use to_dense() and transpose the axes you mean")
         turned = replace(self, form=transposed(self.form), gram_error=None)
-        return turned.remembering(transposed(self._placed)) if "_placed" in vars(self) else turned
+        return turned.remembering(transposed(self.placed)) if "placed" in vars(self) else turned
 
     @property
     def size(self) -> int:
@@ -144,7 +145,7 @@ class Factorization:
         needed = self.size * FLOATS[self.home.dtype].itemsize
         claimed = affordable(f"an array of shape {self.shape}, {needed:,} bytes")
         with claimed, self.home.active(), np.errstate(over="ignore", invalid="ignore"):  # a file may invent its numbers
-            return self.home.place(measure.narrowed(self._placed.dense(), FLOATS[self.home.dtype]))
+            return self.home.place(measure.narrowed(self.placed.dense(), FLOATS[self.home.dtype]))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
@@ -180,6 +181,7 @@ class Factorization:
         """
         if not is_array(x):
             raise refuse_type("x", found=type(x).__name__, allowed="an array")
+        Home.of(x).check_values("x")
         home = Home.of(x).with_dtype(self.home.dtype)
         return self if home == self.home else replace(self, home=home)
 
@@ -187,57 +189,44 @@ class Factorization:
     __array_ufunc__ = None  # so that `ndarray @ F` asks __rmatmul__
 
     def __matmul__(self, x: Array) -> Array:
-        """``F @ x`` for x (n,) or (n, b), without building W for chains and sums."""
-        return self._apply(x, left=False)
+        """``F @ x``: (m, n) times (n,) or (n, b), from what is stored; W is not built.
+
+        Parameters
+        ----------
+        x : array, (n,) or (n, b)
+            float16, bfloat16, float32 or float64, of W's library and on its device, in any memory order; b may be 0.
+
+        Returns
+        -------
+        array, (m,) or (m, b)
+            Of the wider dtype of x and W, float32 for two different halves; computed in float32, or in float64 if
+            either has it, with the factors as they are stored: ``to_dense()`` also rounds to W's dtype.
+
+        Raises
+        ------
+        ArgumentTypeError, ArgumentError
+            If x is not as above, or records gradients.
+        """
+        return product(self, x, left=False) if is_array(x) else NotImplemented
 
     def __rmatmul__(self, x: Array) -> Array:
-        """``x @ F`` for x (m,) or (b, m), without building W for chains and sums."""
-        return self._apply(x, left=True)
-
-    def _apply(self, x: Array, left: bool) -> Array:
-        if not is_array(x):
-            return NotImplemented
-        shape = self.shape
-        if len(shape) != 2:
-            found = f"a factorization of shape {shape}"
-            raise refuse("@", found=found, allowed="a matrix", remedy="use to_dense() and contract the axes you mean")
-        inner = shape[0] if left else shape[1]
-        if len(x.shape) not in (1, 2) or x.shape[-1 if left else 0] != inner:
-            want = f"(b, {inner}) or ({inner},)" if left else f"({inner},) or ({inner}, b)"
-            raise refuse("x", found=f"shape {tuple(x.shape)}", allowed=want, remedy=f"F has shape {shape}")
-        home, own = Home.of(x), self.home
-        own.check_neighbour(home, "x")
-        if home.dtype not in FLOATS:
-            raise refuse_type("x", found=f"dtype {home.dtype}", allowed=", ".join(FLOATS))
-        if needs_gradient(x):
-            remedy = "use x.detach() or torch.no_grad(), or to_dense() where gradients are wanted"
-            raise refuse("x", found="a tensor that requires gradients", allowed="one without", remedy=remedy)
-        compute = np.float64 if "float64" in (home.dtype, own.dtype) else np.float32
-        matrix = native(x).astype(compute)
-        vector = matrix.ndim == 1
-        if vector:
-            matrix = matrix[None, :] if left else matrix[:, None]
-        try:
-            with own.active():
-                product = self._placed.rmatmul(matrix) if left else self._placed.matmul(matrix)
-        except MemoryError:
-            raise ArtifactError(f"the product with an array of shape {shape}: more memory than there is") from None
-        return own.place(product.reshape(-1) if vector else product, _wider(home.dtype, own.dtype))
+        """``x @ F``: (m,) or (b, m) times (m, n); all else as for ``F @ x``."""
+        return product(self, x, left=True) if is_array(x) else NotImplemented
 
     # --- where it is --------------------------------------------------------------------------------------------
 
     @cached_property
-    def _placed(self) -> Form:
+    def placed(self) -> Form:
         """The form with its buffers on the GPU of W, from the first use on; elsewhere the form itself."""
         return placing.placed(self.form, self.home)
 
     def remembering(self, placed: Form) -> Factorization:
         """The same object, which need not copy to a GPU what ``placed`` has there."""
-        vars(self)["_placed"] = placed
+        vars(self)["placed"] = placed
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_placed"}
+        return {name: value for name, value in vars(self).items() if name != "placed"}
 
     # --- what it becomes ----------------------------------------------------------------------------------------
 
@@ -385,11 +374,3 @@ class Factorization:
             If they do not fit together.
         """
         return cls(**records.fields(record, buffers))
-
-
-def _wider(a: str, b: str) -> str:
-    """The dtype of a product: the wider of the two; float32 for two different half precisions."""
-    if a == b:
-        return a
-    wide = [d for d in ("float64", "float32") if d in (a, b)]
-    return wide[0] if wide else "float32"

@@ -31,9 +31,13 @@ def product_workers() -> int:
     """Threads of a product: as many as BLAS would use for it at this moment, if that is fewer."""
     if workers() == 1:
         return 1
-    libraries = _libraries().lib_controllers
-    limits = [int(library.num_threads or 1) for library in libraries if library.user_api == "blas"]
-    return min([workers(), *limits])
+    return min(workers(), _blas_threads())
+
+
+def _blas_threads() -> int:
+    return min(
+        [int(library.num_threads or 1) for library in _libraries().lib_controllers if library.user_api == "blas"] or [1]
+    )
 
 
 def each(function: Callable[[T], U], items: Sequence[T], threads: int | None = None) -> list[U]:
@@ -57,8 +61,13 @@ def ranges(count: int, threads: int, multiple: int = 1) -> list[slice]:
 
 @contextmanager
 def one_thread_each() -> Iterator[int]:
-    """The number of threads for :func:`each` whose functions call BLAS, which has one thread in this context."""
+    """The number of threads for :func:`each` whose functions call BLAS, which has one thread in this context.
+
+    In a thread of the caller's BLAS is the caller's: where it may have several threads, there is one of ours.
+    """
     count = product_workers()
+    if threading.current_thread() is not threading.main_thread() and _blas_threads() > 1:
+        count = 1
     with one_thread():
         yield count
 

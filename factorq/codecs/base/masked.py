@@ -66,6 +66,7 @@ class Masked(Encoded):
         return out
 
     def cuts(self) -> Sequence[tuple[slice, slice]]:
+        _ = self.kept  # made once, before threads ask for it
         return products.strips(*self.matrix, int(_CUT / max(self.density, 0.25)))
 
     def cut(self, rows: slice, columns: slice) -> NDArray[Any]:

@@ -31,13 +31,13 @@ def matmul(matrix: Matrix, x: Floats) -> Floats:
         |result - M @ x| <= (group / 8 + 3 * ceil(n / group) + 12) * u * (A @ |x|),
 
     where ``group`` counts as 1024 if a row has one scale; for rows of 4096 in groups of 128 that is 124 u. Numbers of
-    x below 2**-140 times the largest count as 0. The result is the same for any number of threads.
+    x below 2**-140 times the largest may count as 0. The result is the same for any number of threads.
 
     Parameters
     ----------
     matrix : Matrix
-        On the host such that :func:`covers` says yes: n and the groups are multiples of 8, levels at most 16. Scales
-        and minima are finite.
+        On the host such that :func:`covers` says yes: n and the groups are multiples of 8, levels at most 16. Not
+        checked, for it would take as long as the product: scales, minima and levels are finite, levels below 2**16.
     x : (n, b) array of float32
         In any memory order; finite, on the host.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..cuda_twin import THREADS, launch, over_rows
+from ..cuda_twin import SHARED, THREADS, launch, over_rows
 
 if TYPE_CHECKING:
     from .layout import Matrix
@@ -37,7 +37,8 @@ def matmul(m: Matrix, x: Any) -> Any:
         if not _streams(m, x, batch):
             return _by_blocks(m, x, False)
         width, together = _variant(batch)
-        share = together * max(2, -(-rows // (together * _BLOCKS)))
+        room = (SHARED - (4 << m.bits if m.levels is not None else 0)) // (8 * 4 * width * together)
+        share = together * max(1, min(max(2, -(-rows // (together * _BLOCKS))), room))
         out = cupy.empty((rows, batch), np.float32)
         grid = -(-rows // share) if batch else 0, 1, 1
         _product("grouped_matmul", grid, m, x, batch, share, out, 8 * share * width)

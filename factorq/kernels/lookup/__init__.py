@@ -7,9 +7,10 @@ of x whose code is k, and is multiplied with the codebook then.
 
 Sums are float32, in an order that does not depend on the number of threads. With u = 2^-24 and v codes in a row,
 
-    |y_i - sum_j W_ij x_j| <= (v + d + 16) u sum_j |W_ij x_j|
+    |y_i - sum_j W_ij x_j| <= (v + d + G ceil(d / 8) + 16) u sum_j |W_ij x_j|
 
-for W x, to first order; for x W of r rows, with r + K + 16 in the place of v + d + 16.
+for W x and G codebooks, to first order; for x W of r rows, with r + K + 16 in the place of all that. On a GPU chains
+are at most ``d (ceil(v / 32) + 1) + 64`` long.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from ..cuda_twin import MOST_BLOCKS, THREADS, launch
 _SOURCE = Path(__file__).with_name("lookup.cu")
 _COLUMNS = 4
 _TABLES = 4096
-"""Numbers in the tables of a block, or twice as many for one place: so that several blocks share a multiprocessor."""
+"""Numbers in the tables of a block, one place may take twice as many: so that several blocks share a multiprocessor."""
 _ROWS = 1024
 """Of a block: four for each thread, to pay for the tables."""
 _PLACES, _DIMS = 64, 8
@@ -68,6 +68,7 @@ def rmatmul(codes: Any, book: Any, x: Any, out: Any) -> None:
             across, deep = -(-places // _PLACES), -(-dim // _DIMS)
             chunks = max(min(-(-_BLOCKS // (across * deep)), rows // 128, MOST_BLOCKS), 1)
             chunk = max(-(-rows // chunks), 1)
+            chunks = max(-(-rows // chunk), 1)  # none begins past the end
             partial = cupy.empty((chunks, n, width), np.float32)
             launch(
                 _SOURCE,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...arrays import to_host
 from ..cuda_twin import SHARED, THREADS, launch
 
 _SOURCE = Path(__file__).with_name("path.cu")
@@ -194,7 +195,7 @@ def _encoded(
             begins,
             threads=threads,
         )
-        sizes = 4 * (places[1:] + np.arange(1, blocks + 1)) - begins.get()
+        sizes = 4 * (places[1:] + np.arange(1, blocks + 1)) - to_host(begins)
         offsets = np.concatenate([[0], np.cumsum(sizes)])
         words = cupy.empty((int(offsets[-1]),), np.uint16)
         launch(_SOURCE, "path_gather", (blocks, 1, 1), room, begins, cupy.asarray(offsets), words)

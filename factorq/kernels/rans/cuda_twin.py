@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ...arrays import to_host
 from ..cuda_twin import THREADS, launch
 from .reference import corrupted
 
@@ -52,6 +53,6 @@ def decode(words: Any, sizes: Any, contexts: Any, freqs: Any, precision: int, la
             sound,
             threads=threads,
         )
-        bad = np.flatnonzero(sound.get() == 0)
+        bad = np.flatnonzero(to_host(sound) == 0)
     if bad.size:
         raise corrupted(int(bad[0]))

@@ -88,14 +88,12 @@ def _parts(count: int) -> list[tuple[slice, int]]:
 
 
 def _exponent(x: Floats) -> int:
-    """The power of two that brings x near 2**40: far from both ends of the range, whatever it is multiplied with."""
+    """The power of two that brings x near 2**40: far from both ends of the range with codes and float16 scales."""
     peak = max(float(x.max()), -float(x.min()))
     return int(min(40 - np.frexp(peak)[1], 126))
 
 
 def _scaled(x: Floats, exponent: int) -> Floats:
-    if abs(exponent) > 126:
-        return np.ldexp(x, exponent)
     x *= np.float32(2.0**exponent)
     return x
 
