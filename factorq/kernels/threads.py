@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from contextvars import copy_context
 from functools import cache
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ def workers() -> int:
     """Threads that kernels may use: what NUMBA_NUM_THREADS or OMP_NUM_THREADS says, at most the cores given to us."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     asked = os.environ.get("NUMBA_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or ""
+    asked = asked.partition(",")[0].strip()  # OpenMP has a number for each level
     return max(1, min(cores, int(asked))) if asked.isdecimal() else cores
 
 
@@ -35,9 +37,11 @@ def product_workers() -> int:
 
 
 def _blas_threads() -> int:
-    return min(
-        [int(library.num_threads or 1) for library in _libraries().lib_controllers if library.user_api == "blas"] or [1]
-    )
+    return min([int(library.num_threads or 1) for library in _blas()] or [1])
+
+
+def _blas() -> list[Any]:
+    return [library for library in _libraries().lib_controllers if library.user_api == "blas"]
 
 
 def each(function: Callable[[T], U], items: Sequence[T], threads: int | None = None) -> list[U]:
@@ -46,8 +50,15 @@ def each(function: Callable[[T], U], items: Sequence[T], threads: int | None = N
     if count < 2 or threading.current_thread().name.startswith(_NAME):
         return list(map(function, items))
     if count == len(items):  # the caller is one of the threads
-        futures = [_pool(workers()).submit(function, item) for item in items[1:]]
-        first = function(items[0])
+        futures = [_pool(workers()).submit(copy_context().run, function, item) for item in items[1:]]
+        try:
+            first = function(items[0])
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+        finally:
+            wait(futures)  # nothing goes on when this has ended, however it ends
         return [first, *(future.result() for future in futures)]
     return _shared(function, items, count)
 
@@ -72,15 +83,21 @@ def one_thread_each() -> Iterator[int]:
         yield count
 
 
-def one_thread() -> AbstractContextManager[Any]:
+@contextmanager
+def one_thread() -> Iterator[None]:
     """A context with one BLAS thread; where the caller runs threads of its own, the setting is the caller's.
 
     A matrix product on two threads rounds otherwise, and an angle or a code at a tie would change with it.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return nullcontext()
-    context: AbstractContextManager[Any] = _libraries().limit(limits=1, user_api="blas")
-    return context
+    libraries = _blas() if threading.current_thread() is threading.main_thread() else []
+    before = [library.num_threads for library in libraries]
+    try:  # not by threadpoolctl's own context, which an interrupt can leave with one thread for good
+        for library in libraries:
+            library.set_num_threads(1)
+        yield
+    finally:
+        for library, count in zip(libraries, before, strict=True):
+            library.set_num_threads(count)
 
 
 def _shared(function: Callable[[T], U], items: Sequence[T], count: int) -> list[U]:
@@ -88,14 +105,20 @@ def _shared(function: Callable[[T], U], items: Sequence[T], count: int) -> list[
     results: list[Any] = [None] * len(items)
     turn = iter(range(len(items)))
     lock = threading.Lock()
+    failed = False
 
     def work(_: int) -> None:
+        nonlocal failed
         while True:
             with lock:
-                i = next(turn, None)
+                i = None if failed else next(turn, None)
             if i is None:
                 return
-            results[i] = function(items[i])
+            try:
+                results[i] = function(items[i])
+            except BaseException:
+                failed = True
+                raise
 
     each(work, range(count), count)
     return results

@@ -107,16 +107,18 @@ class Grouped(Encoded):
         return (values.T if self.axis == 0 else values).reshape(self.shape)
 
     def matmul_on_gpu(self, x: Any) -> Any:
-        if self._matrix is None or str(x.dtype) != "float32":
+        if self._matrix is None or str(x.dtype) != "float32" or not x.size:
             return super().matmul_on_gpu(x)
+        x, exponent = _near_one(x)
         product = kernel.rmatmul(x.T, self._matrix).T if self.axis == 0 else kernel.matmul(self._matrix, x)
-        return self._at_scale(product)
+        return np.ldexp(product, exponent + self.exponent)
 
     def rmatmul_on_gpu(self, x: Any) -> Any:
-        if self._matrix is None or str(x.dtype) != "float32":
+        if self._matrix is None or str(x.dtype) != "float32" or not x.size:
             return super().rmatmul_on_gpu(x)
+        x, exponent = _near_one(x)
         product = kernel.matmul(self._matrix, x.T).T if self.axis == 0 else kernel.rmatmul(x, self._matrix)
-        return self._at_scale(product)
+        return np.ldexp(product, exponent + self.exponent)
 
     @property
     def streamed(self) -> str | None:
@@ -228,6 +230,12 @@ def _suits(matrix: kernel.Matrix, x: NDArray[Any], dots: bool) -> bool:
     """Whether x (n, b) may be multiplied with codes: few vectors of float32, finite and with sums that are in range."""
     most = _MOST[0 if dots else 1] >> (matrix.levels is not None)
     return x.shape[1] <= most and x.dtype == np.float32 and bool(x.size and np.abs(x).max() <= _LARGEST)
+
+
+def _near_one(x: Any) -> tuple[Any, Any]:
+    """x, a CuPy array, times a power of two, and its exponent for what comes out: on the device, where it stays."""
+    exponent = np.frexp(np.abs(x).max())[1]
+    return np.ldexp(x, -exponent), exponent
 
 
 def normal_exponent(x: NDArray[Any]) -> int:
