@@ -77,6 +77,7 @@ LOOKUPS = [
     (40, 5, 5, 16, 3, 2, 0, np.uint8, 6),
     (600, 9, 1, 2, 3000, 7, 1, np.uint8, 7),
     (2200, 400, 1, 16, 2, 1, 2, np.uint8, 8),
+    (16_769, 1, 1, 4, 2, 0, 1, np.uint8, 9),  # of 131 chunks the last would begin past the end
 ]
 
 
