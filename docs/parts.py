@@ -319,5 +319,8 @@ def products(rows: Sequence[Row]) -> list[Row]:
             names = ("shape", "case", "bits_per_weight", "memory_share")
             line = lines.setdefault((row["shape"], row["case"]), {name: row.get(name) for name in names})
             line[f"batch {row['batch']}"] = row["speedup"]
-    order = ("shape", "case", "bits_per_weight", "memory_share", *(f"batch {batch}" for batch in batches))
+            if row["batch"] == 1:
+                line["batch 1, repeated"] = row.get("repeated")
+    head = ("shape", "case", "bits_per_weight", "memory_share", "batch 1, repeated")
+    order = (*head, *(f"batch {batch}" for batch in batches))
     return [{name: line.get(name) for name in order} for line in lines.values()]
