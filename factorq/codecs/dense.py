@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..arrays import FLOATS
 from ..kernels import narrow
 from ..measure import binary_exponent, scaled
-from .base import Encoded, Points, Read, buffer
+from .base import Encoded, Points, Read, buffer, products
 
 _CUT = 1 << 16
 """Entries that are made wider at a time."""
@@ -65,14 +65,7 @@ class Dense(Encoded):
         return np.asarray(scaled(self.values.astype(self.dtype), self.exponent))
 
     def cuts(self) -> Sequence[tuple[slice, slice]]:
-        m, n = self.matrix
-        width = max(1, min(n, _CUT))
-        step = max(1, _CUT // width)
-        return [
-            (slice(i, min(i + step, m)), slice(j, min(j + width, n)))
-            for i in range(0, m, step)
-            for j in range(0, n, width)
-        ]
+        return products.strips(*self.matrix, _CUT)
 
     def cut(self, rows: slice, columns: slice) -> NDArray[Any]:
         values = self._matrix[rows, columns]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..arrays import contiguous, namespace
 from ..errors import ArtifactError
 from ..kernels import lookup
-from .base import Encoded, Points, buffer
+from .base import Encoded, Points, buffer, products
 
 _CUT = 1 << 16
 """Entries that are decoded at a time."""
@@ -114,14 +114,7 @@ class Vectors(Encoded):
         return index
 
     def cuts(self) -> Sequence[tuple[slice, slice]]:
-        (m, n), dim = self.matrix, self.codebook.shape[1]
-        width = max(1, min(n, max(1, _CUT // dim) * dim))  # whole rows, or whole vectors of one row
-        step = max(1, _CUT // width)
-        return [
-            (slice(i, min(i + step, m)), slice(j, min(j + width, n)))
-            for i in range(0, m, step)
-            for j in range(0, n, width)
-        ]
+        return products.strips(*self.matrix, _CUT, self.codebook.shape[1])
 
     def cut(self, rows: slice, columns: slice) -> NDArray[Any]:
         dim, v = self.codebook.shape[1], self.per_row

@@ -180,13 +180,11 @@ class Encoded(Named):
 
     def placed(self, put: Callable[[NDArray[Any]], Any]) -> Any:
         """The same with ``put(buffer)``, a CuPy array, for every buffer: for :meth:`decode_on_gpu` and its products."""
-        other = object.__new__(type(self))  # what was checked once is not checked there
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.metadata.get("buffer") and value is not None:
-                value = value.placed(put) if isinstance(value, Encoded) else put(value)
-            object.__setattr__(other, field.name, value)
-        return other
+        stored = {field.name: getattr(self, field.name) for field in _buffer_fields(type(self))}
+        there = {
+            name: x.placed(put) if isinstance(x, Encoded) else put(x) for name, x in stored.items() if x is not None
+        }
+        return self.altered(**there)  # what was checked once is not checked there
 
     def decode_on_gpu(self) -> Any:
         """The array as a CuPy array, all buffers being such: ``shape``, ``dtype``."""

@@ -110,15 +110,13 @@ class Grouped(Encoded):
         if self._matrix is None or str(x.dtype) != "float32" or not x.size:
             return super().matmul_on_gpu(x)
         x, exponent = _near_one(x)
-        product = kernel.rmatmul(x.T, self._matrix).T if self.axis == 0 else kernel.matmul(self._matrix, x)
-        return np.ldexp(product, exponent + self.exponent)
+        return np.ldexp(self._product(self._matrix, x, left=False), exponent + self.exponent)
 
     def rmatmul_on_gpu(self, x: Any) -> Any:
         if self._matrix is None or str(x.dtype) != "float32" or not x.size:
             return super().rmatmul_on_gpu(x)
         x, exponent = _near_one(x)
-        product = kernel.matmul(self._matrix, x.T).T if self.axis == 0 else kernel.rmatmul(x, self._matrix)
-        return np.ldexp(product, exponent + self.exponent)
+        return np.ldexp(self._product(self._matrix, x, left=True), exponent + self.exponent)
 
     @property
     def streamed(self) -> str | None:
@@ -167,14 +165,19 @@ class Grouped(Encoded):
     def matmul(self, x: NDArray[Any]) -> NDArray[Any]:
         if self._matrix is None or not _suits(self._matrix, x, self.axis != 0):
             return super().matmul(x)
-        product = kernel.rmatmul(x.T, self._matrix).T if self.axis == 0 else kernel.matmul(self._matrix, x)
-        return self._at_scale(product)
+        return self._at_scale(self._product(self._matrix, x, left=False))
 
     def rmatmul(self, x: NDArray[Any]) -> NDArray[Any]:
         if self._matrix is None or not _suits(self._matrix, x.T, self.axis == 0):
             return super().rmatmul(x)
-        product = kernel.matmul(self._matrix, x.T).T if self.axis == 0 else kernel.rmatmul(x, self._matrix)
-        return self._at_scale(product)
+        return self._at_scale(self._product(self._matrix, x, left=True))
+
+    def _product(self, matrix: kernel.Matrix, x: Any, left: bool) -> Any:
+        """``x @ self`` for ``left``, else ``self @ x``, but for ``2**exponent``; down columns it is the other one."""
+        if self.axis == 0:
+            x, left = x.T, not left
+        product = kernel.rmatmul(x, matrix) if left else kernel.matmul(matrix, x)
+        return product.T if self.axis == 0 else product
 
     def _at_scale(self, product: NDArray[Any]) -> NDArray[Any]:
         product *= np.float32(2.0**self.exponent)

@@ -41,12 +41,16 @@ class Stored(Protocol):
     def multiply(self, rows: slice, columns: slice, x: Matrix, out: Matrix, transposed: bool) -> None: ...
 
 
-def strips(m: int, n: int, entries: int = 1 << 16) -> list[Cut]:
-    """A matrix (m, n) in ranges of whole rows, or of one row, of at most ``entries`` each."""
-    if n > entries:
-        columns = [slice(at, min(at + entries, n)) for at in range(0, n, entries)]
+def strips(m: int, n: int, entries: int = 1 << 16, unit: int = 1) -> list[Cut]:
+    """A matrix (m, n) in ranges of whole rows, or of one row, of about ``entries`` each.
+
+    Those of one row begin at multiples of ``unit``, and have more entries only where ``unit`` is larger.
+    """
+    width = max(1, entries // unit) * unit
+    if n > width:
+        columns = [slice(at, min(at + width, n)) for at in range(0, n, width)]
         return [(slice(row, row + 1), part) for row in range(m) for part in columns]
-    step = entries // max(n, 1)
+    step = max(1, entries // max(n, 1))
     return [(slice(top, min(top + step, m)), slice(0, n)) for top in range(0, m, step)]
 
 

@@ -104,3 +104,13 @@ def sum_of(builder: Any, vectors: list[Any], lanes: int) -> Any:
 def _part(builder: Any, value: Any, first: int, count: int) -> Any:
     order = ir.Constant(ir.VectorType(_INDEX, count), list(range(first, first + count)))
     return builder.shuffle_vector(value, value, order)
+
+
+def columns_of(count: int) -> list[tuple[int, int]]:
+    """Columns in runs of 4, 2 and 1: first and size. What is loaded of a matrix serves so many."""
+    runs, c = [], 0
+    while c < count:
+        size = next(size for size in (4, 2, 1) if size <= count - c)
+        runs.append((c, size))
+        c += size
+    return runs

@@ -102,4 +102,4 @@ def _checked(
 
 def _check_used(used: int, values: Matrix) -> None:
     if used != values.size:
-        raise ArtifactError(f"sparse: {values.size} values for {abs(used)} kept entries")
+        raise ArtifactError(f"sparse: {values.size} values for {used} kept entries")

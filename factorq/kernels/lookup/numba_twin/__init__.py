@@ -10,6 +10,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from ...lanes.numba_twin import columns_of
 from ...words.numba_twin import kernel
 from .vectors import axpy_rows, collect, dot_rows, fill_table, gather_rows, scatter_rows
 
@@ -28,13 +29,13 @@ _INT = types.int64
 
 def dots(codes: Array, bounds: Array, books: Floats, x: Floats, first: int, stop: int, out: Floats) -> None:
     """out[i, c] += sum_t word(i, t) . x[c, :, t] for rows i in first..stop."""
-    for c, columns in _columns(x.shape[0]):
+    for c, columns in columns_of(x.shape[0]):
         _dots(codes.itemsize, columns, books.shape[3])(codes, bounds, books, x, c, first, stop, out)
 
 
 def axpys(codes: Array, bounds: Array, books: Floats, x: Floats, first: int, stop: int, out: Floats) -> None:
     """out[c, :, t] += sum_i x[i, c] word(i, t) for places t in first..stop."""
-    for c, columns in _columns(x.shape[1]):
+    for c, columns in columns_of(x.shape[1]):
         _axpys(codes.itemsize, columns, books.shape[3])(codes, bounds, books, x, c, first, stop, out)
 
 
@@ -50,16 +51,6 @@ def scatters(
 ) -> None:
     """out[t dim : (t + 1) dim] += book^T table_t, table_t[k] = sum of x[i] over code(i, t) = k, t in first..stop."""
     _scatters(codes.itemsize, books.shape[3], x.shape[1])(codes, bounds, books, dim, x, tables, first, stop, out)
-
-
-def _columns(count: int) -> list[tuple[int, int]]:
-    """Columns in runs of 4, 2 and 1: what is loaded of the codes and the book serves so many."""
-    runs, c = [], 0
-    while c < count:
-        size = next(size for size in (4, 2, 1) if size <= count - c)
-        runs.append((c, size))
-        c += size
-    return runs
 
 
 def _codes(itemsize: int) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from ...lanes.numba_twin import columns_of
 from ...words.numba_twin import kernel
 from .vectors import axpy_rows, dot_rows, lane_rows, widen
 
@@ -33,13 +34,13 @@ _IN, _OUT = types.Array(types.float32, 2, "C", readonly=True), types.Array(types
 
 def dots(A: Array, kind: int, scale: float, x: Floats, first: int, stop: int, out: Floats) -> None:
     """out[i] += scale A[i] . x[c] for rows i in first..stop, x (b, n), out (r, b)."""
-    for c, columns in _columns(len(x)):
+    for c, columns in columns_of(len(x)):
         _dots(kind, columns)(A, scale, x, c, first, stop, out)
 
 
 def axpys(A: Array, kind: int, scale: float, x: Floats, first: int, stop: int, out: Floats) -> None:
     """out[c, j] += sum_i x[i, c] scale A[i, j] for columns j in first..stop, x (r, b), out (b, n)."""
-    for c, columns in _columns(x.shape[1]):
+    for c, columns in columns_of(x.shape[1]):
         _axpys(kind, columns)(A, scale, x, c, first, stop, out)
 
 
@@ -56,16 +57,6 @@ def turned_lanes(A: Array, kind: int, scale: float, x: Floats, first: int, stop:
 def widened(A: Array, kind: int, scale: float, out: Floats) -> None:
     """out = scale A, (r, n)."""
     _widener(kind)(A, scale, out)
-
-
-def _columns(count: int) -> list[tuple[int, int]]:
-    """Columns in runs of 4, 2 and 1: what is loaded of A serves so many."""
-    runs, c = [], 0
-    while c < count:
-        size = next(size for size in (4, 2, 1) if size <= count - c)
-        runs.append((c, size))
-        c += size
-    return runs
 
 
 def _matrix(kind: int) -> Any:
