@@ -44,6 +44,8 @@ def _real(x: Any) -> NDArray[np.float64]:
     TypeError
         If its numbers are not real.
     """
+    if isinstance(x, str | bytes):
+        raise TypeError
     host = to_host(x)
     if dtype_name(host) not in FLOATS and host.dtype.kind not in "iu":
         raise TypeError
