@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .codecs import xor
     from .decompose import Plan, decompose, explain
     from .errors import ArgumentError, ArgumentTypeError, ArtifactError, FactorqError, FileAccessError
-    from .factorization import Factorization, load, save
+    from .factorization import Factorization, Trainable, load, save
     from .methods import (
         CP,
         SVD,
@@ -34,7 +34,7 @@ _HOME = {
     "codecs": ("xor",),
     "decompose": ("decompose", "explain", "Plan"),
     "errors": ("ArgumentError", "ArgumentTypeError", "ArtifactError", "FactorqError", "FileAccessError"),
-    "factorization": ("Factorization", "load", "save"),
+    "factorization": ("Factorization", "Trainable", "load", "save"),
     "methods": (
         "BooleanPruning",
         "CP",
@@ -69,6 +69,7 @@ __all__ = [
     "Rotated",
     "Scalar",
     "SparsePCA",
+    "Trainable",
     "Trellis",
     "VectorQuantization",
     "__version__",

@@ -74,8 +74,8 @@ def library(x: Any) -> str:
 
 
 def contiguous(x: NDArray[Any]) -> NDArray[Any]:
-    """``x``, a NumPy or CuPy array, in C order."""
-    return x if x.flags.c_contiguous else x.copy()
+    """``x``, a NumPy or CuPy array, in C order; one of another library as it is."""
+    return x if not hasattr(x, "flags") or x.flags.c_contiguous else x.copy()
 
 
 def dtype_name(x: Array) -> str:

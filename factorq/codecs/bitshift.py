@@ -17,7 +17,9 @@ from ..measure import scaled
 from .base import (
     Encoded,
     Points,
+    Projected,
     Read,
+    Shadow,
     buffer,
     from_matrix,
     groups_shape,
@@ -106,6 +108,9 @@ class BitShift(Encoded):
         matrix = np.ascontiguousarray(scaled(to_matrix(x, self.axis), -self.exponent))
         codes = _coded(matrix, self.bits, self.states, self.scales.astype(np.float64), self.group)
         return replace(self, codes=codes.reshape(-1))
+
+    def shadow(self, reselect: bool = False) -> Shadow:
+        return Projected(self)
 
     def decode(self) -> NDArray[Any]:
         rows, n = matrix_shape(self.shape, self.axis)

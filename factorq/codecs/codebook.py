@@ -116,6 +116,10 @@ class Codebook(Grouped):
     def table_levels(self) -> NDArray[Any]:
         return np.asarray(table_levels(self.table, self.bits) if self.table else self.levels, np.float64)
 
+    @property
+    def even(self) -> bool:
+        return False
+
     @staticmethod
     def predict(shape: tuple[int, ...], bits: int, group: int | None, axis: int | None, level_bytes: int) -> int:
         """Stored bytes of an array of ``shape`` with levels of ``level_bytes`` each (0 for a standard table)."""

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from ..arrays import FLOATS
 from ..kernels import narrow
 from ..measure import binary_exponent, scaled
-from .base import Encoded, Points, Read, buffer, products
+from .base import Encoded, Points, Read, Shadow, buffer, products
+from .base.shadow import Numbers
 
 _CUT = 1 << 16
 """Entries that are made wider at a time."""
@@ -118,6 +119,9 @@ class Dense(Encoded):
 
     def decode_on_gpu(self) -> Any:
         return scaled(self.values.astype(self.dtype), self.exponent)
+
+    def shadow(self, reselect: bool = False) -> Shadow:
+        return Numbers(self)
 
     def nearest(self, x: NDArray[Any]) -> Dense:
         return self.encode(x, self.stored)

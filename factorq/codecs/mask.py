@@ -81,6 +81,15 @@ class Mask(Masked):
         bitmap = {} if self.parameter is not None else {"positions": Packed(1, self.size, widths(self.shape))}
         return bitmap | super().packed()
 
+    @property
+    def selects(self) -> bool:
+        return True
+
+    def remade(self, mask: NDArray[np.bool_], inner: Encoded) -> Mask:
+        if self.parameter is None:
+            return replace(self, positions=np.packbits(mask.reshape(-1), bitorder="little"), inner=inner)
+        return self.encode(mask, inner) if self.parameter > 0 else replace(self, inner=inner)._modelled(mask)
+
     def versions(self) -> tuple[Encoded, ...]:
         mask = self.mask()
         bitmap = replace(self, parameter=None, positions=np.packbits(mask.reshape(-1), bitorder="little"))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from ..arrays import contiguous, namespace
 from ..errors import ArtifactError
 from ..kernels import lookup
-from .base import Encoded, Points, buffer, products
+from .base import Encoded, Ops, Points, Shadow, buffer, products
+from .base.shadow import Arrays, Tensor, Tensors
 
 _CUT = 1 << 16
 """Entries that are decoded at a time."""
@@ -192,6 +193,9 @@ class Vectors(Encoded):
         """
         return self.dtype == "float32" and self._rows_at_once > 0 and bool(np.isfinite(self.books).all())
 
+    def shadow(self, reselect: bool = False) -> Shadow:
+        return _Words(self)
+
     def nearest(self, x: NDArray[Any]) -> Vectors:
         raise ArtifactError("vectors: entries are not coded one by one")
 
@@ -201,6 +205,33 @@ class Vectors(Encoded):
     def summary(self) -> str:
         books = f", {self.groups} codebooks" if self.groups > 1 else ""
         return f"{super().summary()}, {self.index.shape[1]} codewords of {self.codebook.shape[1]}{books}"
+
+
+class _Words(Shadow):
+    """The codewords learn from all vectors that point to them; the assignment stays."""
+
+    encoded: Vectors
+
+    def __init__(self, encoded: Vectors) -> None:
+        super().__init__(encoded)
+        self._book = encoded.codebook.shadow()
+
+    def parameters(self) -> Arrays:
+        return self._book.parameters()
+
+    def constants(self) -> Arrays:
+        encoded = self.encoded
+        first = encoded.index.shape[1] * ranges(encoded.per_row, encoded.groups)
+        codes = encoded.indices().astype(np.int64).reshape(-1, encoded.per_row) + first
+        return {"codes": codes, **self._book.constants()}
+
+    def value(self, ops: Ops, parameters: Tensors, constants: Tensors) -> Tensor:
+        m, n = self.encoded.matrix
+        words = self._book.value(ops, parameters, constants)[constants["codes"]]
+        return words.reshape(m, -1)[:, :n].reshape(self.encoded.shape)
+
+    def stored(self, parameters: Mapping[str, NDArray[Any]]) -> Encoded:
+        return replace(self.encoded, codebook=self._book.stored(parameters))
 
 
 def ranges(per_row: int, groups: int) -> NDArray[np.int64]:

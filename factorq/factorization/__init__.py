@@ -5,5 +5,6 @@ A file outlives the method that made it: reading needs forms and codecs only.
 
 from .files import contents, load, read_tensor, save, write_tensor
 from .result import Factorization, Unknown
+from .trainable import Trainable
 
-__all__ = ["Factorization", "Unknown", "contents", "load", "read_tensor", "save", "write_tensor"]
+__all__ = ["Factorization", "Trainable", "Unknown", "contents", "load", "read_tensor", "save", "write_tensor"]

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from ..arrays import FLOATS, Array, Home
 from ..codecs.base import Encoded
-from ..errors import affordable, refuse, refuse_type
-from ..forms import CP, Chain, Fold, Folded, Form, Leaf, Matrix, khatri_rao
+from ..errors import ArgumentError, affordable, refuse, refuse_type
+from ..forms import CP, Chain, Fold, Folded, Form, Leaf, Matrix, Sum, khatri_rao
 from ..measure import binary_exponent, narrowed, scaled
 
 Sizes = int | Sequence[int]
@@ -181,6 +181,33 @@ def convolutions(form: Form, home: Home, layer: Conv) -> tuple[Conv, ...]:
     return tuple(replace(conv, weight=weight) for conv, weight in zip(convs, placed, strict=True))
 
 
+def steps(form: Form, layer: Conv, factored: bool | None = None) -> tuple[tuple[Conv, ...], ...]:
+    """Sequences of layers whose outputs add up to that of ``layer``, whose weight ``form`` contracts to.
+
+    The leaves may be arrays of any library. ``factored`` says whether to apply the factors in turn, where they allow
+    it, or to build the weight; None for what takes fewer multiplications.
+    """
+    if factored is not False and isinstance(form, Sum):
+        return tuple(step for term in form.terms for step in steps(term, layer, factored))
+    if factored is not False and (isinstance(form, Chain | CP | Folded)):
+        try:
+            sequence, _ = _sequence(form, layer, 32)
+        except ArgumentError:  # factors that do not contract like layers
+            return ((replace(layer, weight=form.dense()),),)
+        if factored or _macs(sequence) < math.prod(form.shape):
+            return (sequence,)
+    return ((replace(layer, weight=form.dense()),),)
+
+
+def _macs(sequence: Sequence[Conv]) -> int:
+    """Multiplications for one output position of the last of some layers."""
+    total, positions = 0, 1
+    for conv in reversed(sequence):
+        total += positions * math.prod(conv.weight.shape)
+        positions *= math.prod(conv.stride)
+    return total
+
+
 def operations(form: Form, home: Home, layer: Conv, size: Sizes, activation_bits: int) -> Operations:
     """What ``layer``, whose weight ``form`` contracts to, costs for an input of spatial ``size``."""
     _check_integer("activation_bits", activation_bits, 1)
@@ -205,19 +232,21 @@ def _sequence(form: Form, layer: Conv, dense_bits: int) -> tuple[tuple[Conv, ...
     if isinstance(form, CP) and len(form.shape) > 2:
         A, B, C, bits = _by_role(form, dense_bits)
         first, middle = _per_group(B.T, groups), _per_group(C.T, groups)
+        if len(C) == 1:  # no kernel apart: what is left of it is a scale like the weights
+            A, bits = A * C, (bits[0], bits[-1])
     else:
         (A, B), bits = pair(form, "to_conv", dense_bits)
-        first, C = _per_group(B, groups), np.ones((1, 1))
-    if len(C) == 1:  # no kernel apart: what is left of it is a scale like the weights
-        last = _pointwise(A * C, layer)
-        return (replace(layer, weight=first.reshape(-1, *form.shape[1:])), last), (bits[0], bits[-1])
+        first = _per_group(B, groups)
+    if len(bits) == 2:
+        return (replace(layer, weight=first.reshape(-1, *form.shape[1:])), _pointwise(A, layer)), bits
     depthwise = replace(layer, weight=middle.reshape(-1, 1, *kernel), groups=len(middle))
     return (_pointwise(first, layer), depthwise, _pointwise(A, layer)), bits
 
 
 def _per_group(components: Matrix, groups: int) -> Matrix:
     """A copy of all components (r, n) for every group, since its outputs see its inputs alone: (groups * r, n)."""
-    return np.tile(components, (groups, 1))
+    copied: Matrix = components[np.arange(groups * components.shape[0]) % components.shape[0]]
+    return copied
 
 
 def _pointwise(matrix: Matrix, layer: Conv) -> Conv:
@@ -246,7 +275,8 @@ def _by_role(form: CP, dense_bits: int) -> tuple[Matrix, Matrix, Matrix, tuple[i
         roles[found[0]].append(factor)
     matrices, bits = [], []
     for factors in roles:
-        matrices.append(khatri_rao([np.ones((1, form.rank)), *(f.dense().reshape(-1, form.rank) for f in factors)]))
+        parts = [f.dense().reshape(-1, form.rank) for f in factors]
+        matrices.append(khatri_rao(parts) if parts else form.weights.dense() ** 0)
         # The product of numbers of a and of b bits has a + b bits.
         bits.append(min(sum(_bits(factor, dense_bits) for factor in factors), dense_bits) or 1)
     A, B, C = matrices

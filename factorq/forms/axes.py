@@ -59,6 +59,11 @@ def parted(axes: Axes, sizes: Sequence[int]) -> list[Axes] | None:
     return found
 
 
+def permuted(x: Any, order: Sequence[int]) -> Any:
+    """``x``, an array of any library, with its axes in ``order``."""
+    return x.permute(*order) if hasattr(x, "permute") else x.transpose(*order)  # torch has its own name for it
+
+
 def moved(x: NDArray[Any], axes: Sequence[Axis], order: Sequence[int], summed: bool) -> NDArray[Any]:
     """x (n, b), n the entries along the axes of one kind, with these axes put into ``order``.
 
@@ -69,7 +74,15 @@ def moved(x: NDArray[Any], axes: Sequence[Axis], order: Sequence[int], summed: b
     if turn == list(range(len(turn))):
         return x
     wide = x.reshape(*(axes[i].size for i in mine), x.shape[1])
-    return wide.transpose(*turn, len(turn)).reshape(x.shape)
+    turned: NDArray[Any] = permuted(wide, (*turn, len(turn))).reshape(x.shape)
+    return turned
+
+
+def contracted(array: Any, x: Any, axes: Axes) -> Any:
+    """The sum over some axes of a dense array times x (entries summed over, b): (entries kept, b)."""
+    kept, summed = ([i for i, axis in enumerate(axes) if axis.summed == s] for s in (False, True))
+    wide = permuted(array.reshape([axis.size for axis in axes]), (*kept, *summed))
+    return wide.reshape(count(axes, False), count(axes, True)) @ x
 
 
 def boxes(start: int, stop: int, sizes: Sequence[int]) -> Iterator[tuple[slice, Box]]:

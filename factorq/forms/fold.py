@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import refuse
-from .axes import Axes, moved, parted
+from .axes import Axes, moved, parted, permuted
 from .tree import Form, Matrix
 
 _MAX_AXES = 32
@@ -80,12 +80,14 @@ class Fold:
 
     def apply(self, W: NDArray[Any]) -> Matrix:
         """The matrix of ``W``; a view where the axes allow it."""
-        return W.reshape(self.split).transpose(self.order).reshape(self.matrix_shape)
+        matrix: Matrix = permuted(W.reshape(self.split), self.order).reshape(self.matrix_shape)
+        return matrix
 
     def undo(self, matrix: Matrix) -> NDArray[Any]:
         """The array whose matrix is ``matrix``."""
-        permuted = matrix.reshape([self.split[a] for a in self.order])
-        return permuted.transpose([int(axis) for axis in np.argsort(self.order)]).reshape(self.shape)
+        wide = matrix.reshape([self.split[a] for a in self.order])
+        array: NDArray[Any] = permuted(wide, np.argsort(self.order).tolist()).reshape(self.shape)
+        return array
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,15 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from string import ascii_letters
 from typing import Any, ClassVar, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import contiguous
 from ..errors import refuse
-from .axes import Axes, Axis, count, of_product, parted
+from .axes import Axes, Axis, contracted, count, of_product, parted, permuted
 
 Matrix = NDArray[Any]
 _MAX_AXES = 32
@@ -86,9 +84,7 @@ class Form(ABC):
 
     def mixed(self, x: Matrix, axes: Axes) -> Matrix:
         """:meth:`contract` where rows or columns are summed over in part; here from the dense array."""
-        kept, summed = ([i for i, axis in enumerate(axes) if axis.summed == s] for s in (False, True))
-        wide = self.dense().reshape([axis.size for axis in axes]).transpose(*kept, *summed)
-        product: Matrix = wide.reshape(count(axes, False), count(axes, True)) @ x
+        product: Matrix = contracted(self.dense(), x, axes)
         return product
 
     def skeleton(self, prefix: str = "") -> dict[str, Any]:
@@ -180,11 +176,13 @@ class Chain(Form):
         m, n = count(rows, False), count(columns, False)  # kept
         if m * q <= p * n:  # what is in between is the smaller one of (m, r, q) and (p, r, n)
             first = self.A.contract(x.reshape(p, q * b), (*rows, Axis(r, False)))
-            between = first.reshape(m, r, q, b).transpose(1, 2, 0, 3).reshape(r * q, m * b)
+            between = permuted(first.reshape(m, r, q, b), (1, 2, 0, 3)).reshape(r * q, m * b)
             second = self.B.contract(between, (Axis(r, True), *columns))
-            return second.reshape(n, m, b).transpose(1, 0, 2).reshape(m * n, b)
-        first = self.B.contract(x.reshape(p, q, b).transpose(1, 0, 2).reshape(q, p * b), (Axis(r, False), *columns))
-        between = first.reshape(r, n, p, b).transpose(2, 0, 1, 3).reshape(p * r, n * b)
+            product: Matrix = permuted(second.reshape(n, m, b), (1, 0, 2)).reshape(m * n, b)
+            return product
+        turned = permuted(x.reshape(p, q, b), (1, 0, 2)).reshape(q, p * b)
+        first = self.B.contract(turned, (Axis(r, False), *columns))
+        between = permuted(first.reshape(r, n, p, b), (2, 0, 1, 3)).reshape(p * r, n * b)
         return self.A.contract(between, (*rows, Axis(r, True))).reshape(m * n, b)
 
 
@@ -225,12 +223,12 @@ class CP(Form):
         # only (product of the other sizes, r) numbers.
         matrices = [self._matrix(f) for f in self.factors]
         modes = [len(matrix) for matrix in matrices]
-        mode = int(np.argmax(modes))
+        mode = modes.index(max(modes))
         others = khatri_rao([matrix for k, matrix in enumerate(matrices) if k != mode])
         unfolded = (matrices[mode] * self.weights.dense()) @ others.T
         rest = [n for k, n in enumerate(modes) if k != mode]
-        moved = np.moveaxis(unfolded.reshape(-1, *rest), 0, mode)
-        return contiguous(moved).reshape(self.shape)
+        order = [*range(1, mode + 1), 0, *range(mode + 1, len(modes))]
+        return contiguous(permuted(unfolded.reshape(-1, *rest), order)).reshape(self.shape)
 
     def _matrix(self, factor: Form) -> Matrix:
         return factor.dense().reshape(-1, self.rank)
@@ -276,12 +274,11 @@ class Tucker(Form):
         return right.matmul(self.core.rmatmul(left.rmatmul(x)).T).T
 
     def dense(self) -> NDArray[Any]:
-        modes = len(self.factors)
         result = self.core.dense()
         for k, factor in enumerate(self.factors):
-            axes = ascii_letters[:modes]
-            out = axes.replace(axes[k], "Z")
-            result = np.einsum(f"{axes},Z{axes[k]}->{out}", result, factor.dense(), optimize=True)
+            swapped = result.swapaxes(k, -1)
+            product = swapped.reshape(-1, swapped.shape[-1]) @ factor.dense().T  # one matrix product per mode
+            result = product.reshape(*swapped.shape[:-1], -1).swapaxes(k, -1)
         return contiguous(result)
 
 

@@ -14,17 +14,22 @@ from .grouped import (
     unpack_rows,
 )
 from .masked import Masked
+from .shadow import Frozen, Ops, Projected, Shadow
 from .wrapped import BUFFER_DTYPES, Wrapped, untouched
 
 __all__ = [
     "BUFFER_DTYPES",
     "MAX_DIMS",
     "Encoded",
+    "Frozen",
     "Grouped",
     "Masked",
+    "Ops",
     "Packed",
     "Points",
+    "Projected",
     "Read",
+    "Shadow",
     "Wrapped",
     "buffer",
     "decode_config",

@@ -19,6 +19,7 @@ from ...errors import ArgumentError, ArtifactError
 from ...forms.axes import Axes
 from ...named import Named, find
 from . import products
+from .shadow import Frozen, Shadow
 
 Read = Callable[[int, int], NDArray[Any]]
 """What gives the entries from one number to another of a stored array."""
@@ -102,6 +103,10 @@ class Encoded(Named):
     @abstractmethod
     def points(self) -> Points:
         """Where the values of each entry may lie, the mask, scales and levels being what they are."""
+
+    def shadow(self, reselect: bool = False) -> Shadow:
+        """The float numbers that training moves behind it; with ``reselect``, those a mask leaves out, too."""
+        return Frozen(self)
 
     def cuts(self) -> Sequence[tuple[slice, slice]]:
         """Ranges of rows and of columns of the array as a matrix (shape[0], the rest) that :meth:`cut` decodes alone.

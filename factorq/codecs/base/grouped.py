@@ -17,6 +17,8 @@ from ...kernels import grouped as kernel
 from ...measure import binary_exponent, scaled
 from . import products
 from .encoded import Encoded, Packed, Points, Read, buffer, is_count, widths
+from .rounded import Rounded
+from .shadow import Shadow
 
 _MOST = 96, 512
 """Vectors up to which codes are multiplied as they are packed, as rows times x and as rows added up; half for levels.
@@ -205,6 +207,27 @@ class Grouped(Encoded):
         return Points(
             levels=self.table_levels() * (1.0 if self.scales is not None else 2.0**self.exponent), scale=scale
         )
+
+    def shadow(self, reselect: bool = False) -> Shadow:
+        return Rounded(self)
+
+    @property
+    def grouped_matrix(self) -> tuple[int, int]:
+        """Rows and columns of the matrix in which groups run along the columns."""
+        return matrix_shape(self.shape, self.axis)
+
+    def to_matrix(self, x: Any) -> Any:
+        """``x``, an array of any library, as that matrix."""
+        return to_matrix(x, self.axis)
+
+    def of_matrix(self, matrix: Any) -> Any:
+        """The inverse of :meth:`to_matrix`."""
+        return (matrix.T if self.axis == 0 else matrix).reshape(self.shape)
+
+    @property
+    def even(self) -> bool:
+        """Whether its levels are evenly spaced."""
+        return True
 
     def spread(self, per_group: NDArray[Any]) -> NDArray[Any]:
         """A number per group (rows, groups), times ``2**exponent``, for every entry: ``shape``, float64."""

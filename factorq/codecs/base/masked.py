@@ -17,6 +17,8 @@ from ...errors import ArtifactError
 from ...kernels import deposit, sparse
 from . import products
 from .encoded import Encoded, Packed, Points
+from .kept import Kept, Selected
+from .shadow import Frozen, Shadow
 
 _CUT = 1 << 16
 """Kept entries of a cut, about, of at most four times as many."""
@@ -110,6 +112,20 @@ class Masked(Encoded):
 
     def nearest(self, x: NDArray[Any]) -> Self:
         return replace(self, inner=self.inner.nearest(np.ascontiguousarray(x[self.mask()])))
+
+    def shadow(self, reselect: bool = False) -> Shadow:
+        if not self.inner.size:
+            return Frozen(self)
+        return Selected(self) if reselect and self.selects else Kept(self)
+
+    @property
+    def selects(self) -> bool:
+        """Whether any mask of as many entries can be stored."""
+        return False
+
+    def remade(self, mask: NDArray[np.bool_], inner: Encoded) -> Self:
+        """Another mask, stored in the same way, around other kept entries; where :attr:`selects`."""
+        raise ArtifactError(f"{self.id}: its masks are not any masks")
 
     def points(self) -> Points:
         keep, inner = self.mask(), self.inner.points()

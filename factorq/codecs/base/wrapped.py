@@ -17,6 +17,7 @@ from ...arrays import FLOATS
 from ...errors import ArtifactError
 from ...forms.axes import Axes
 from .encoded import Encoded, Points, buffer, decode_config
+from .shadow import Rewrapped, Shadow
 
 BUFFER_DTYPES = {"uint8": np.dtype(np.uint8), **FLOATS}
 """What a buffer that is stored as a stream may hold, by name: packed codes, or floating numbers."""
@@ -95,6 +96,9 @@ class Wrapped(Encoded):
 
     def decode(self) -> NDArray[Any]:
         return self.restored().decode()
+
+    def shadow(self, reselect: bool = False) -> Shadow:
+        return Rewrapped(self, self.restored().shadow(reselect), self.encode)
 
     @property
     def on_gpu(self) -> bool:

@@ -17,11 +17,12 @@ from ...kernels import trellis as kernel
 from ...kernels.threads import each
 from ...kernels.trellis.machine import machine
 from ...measure import scaled
-from ..base import Encoded, Points, buffer
+from ..base import Encoded, Points, Shadow, buffer
 from . import mixed, static
 from .blocks import Block, Layout, blocks, strips
 from .on_gpu import OnGpu, outliers_on_gpu
 from .search import in_steps
+from .shadow import Walked
 
 __all__ = ["Path", "grid", "preferred", "rounded", "strips"]
 
@@ -140,7 +141,7 @@ class Path(Encoded):
     @property
     def blocks(self) -> int:
         """How many blocks decode independently."""
-        return len(self._grid)
+        return len(self.grid)
 
     def integers(self, block: int) -> NDArray[np.int32]:
         """The integers k (n,) of one block, read without the others.
@@ -152,22 +153,30 @@ class Path(Encoded):
         """
         if block not in range(self.blocks):
             raise refuse("block", found=block, allowed=f"0 to {self.blocks - 1}")
-        path: NDArray[np.int32] = self._parsed.block(block, self._grid[block], self.layout, self.states)
+        path: NDArray[np.int32] = self._parsed.block(block, self.grid[block], self.layout, self.states)
         return path
 
     def decode(self) -> NDArray[Any]:
         k = np.empty(self.layout, np.int32)
 
         def read(index: int) -> None:
-            rows, columns = self._grid[index]
+            rows, columns = self.grid[index]
             part = k[:, rows, columns]
             part[...] = self.integers(index).reshape(part.shape)
 
         each(read, range(self.blocks))
+        return self.numbers(k, self.outliers)
+
+    def numbers(self, k: NDArray[np.int32], outliers: NDArray[np.float64] | None) -> NDArray[Any]:
+        """The array of the integers ``k`` (P, R, C), which may be overwritten, and of ``outliers``."""
         out = self._values(k).reshape(-1)
-        if self.outliers is not None:
-            out[self.outliers[0].astype(np.int64)] = self.outliers[1]
+        if outliers is not None:
+            out[outliers[0].astype(np.int64)] = outliers[1]
         return out.reshape(self.shape)
+
+    def written(self, k: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """The stream of other integers ``k`` (P, R, C), paths through each block of :attr:`grid`."""
+        return np.frombuffer(_pack_step(self.step) + _MODELS[self.model].write_path(k, self.states), np.uint8)
 
     def cuts(self) -> Sequence[tuple[slice, slice]]:
         return self._cuts or super().cuts()
@@ -188,10 +197,10 @@ class Path(Encoded):
         """The blocks, if they are ranges of rows and columns of the matrix (shape[0], the rest); else none."""
         planes, rows, columns = self.layout
         if planes == 1 and self.matrix == (rows, columns):
-            return self._grid
-        if self.matrix[0] != planes or any(r.stop - r.start > 1 and c != slice(0, columns) for r, c in self._grid):
+            return self.grid
+        if self.matrix[0] != planes or any(r.stop - r.start > 1 and c != slice(0, columns) for r, c in self.grid):
             return []
-        at = [slice(r.start * columns + c.start, (r.stop - 1) * columns + c.stop) for r, c in self._grid]
+        at = [slice(r.start * columns + c.start, (r.stop - 1) * columns + c.stop) for r, c in self.grid]
         return [(slice(0, planes), place) for place in at]
 
     @cached_property
@@ -216,7 +225,7 @@ class Path(Encoded):
         return self.model == "static"
 
     def placed(self, put: Callable[[NDArray[Any]], Any]) -> Any:
-        stream = OnGpu.of(self._parsed, self.step, self.layout, self._grid, machine(self.states), put)
+        stream = OnGpu.of(self._parsed, self.step, self.layout, self.grid, machine(self.states), put)
         return self.altered(stream=stream, outliers=outliers_on_gpu(self.outliers, self.dtype, put))
 
     def decode_on_gpu(self) -> Any:
@@ -230,6 +239,9 @@ class Path(Encoded):
 
     def nearest(self, x: NDArray[Any]) -> Path:
         return self.encode(x, step=self.step, states=self.states, layout=self.layout)
+
+    def shadow(self, reselect: bool = False) -> Shadow:
+        return Walked(self)
 
     def rescaled(self, exponent: int) -> Path:
         """The same path with everything times ``2**exponent``."""
@@ -252,7 +264,8 @@ class Path(Encoded):
         return f"{super().summary()}, step {self.step:.3g}, {how}, {self.model} model"
 
     @cached_property
-    def _grid(self) -> list[Block]:
+    def grid(self) -> list[Block]:
+        """The blocks: ranges of rows and columns of all planes with a path of their own."""
         return grid(self.layout, self.model)
 
     @cached_property

@@ -56,7 +56,7 @@ def encode(core: NDArray[np.float32], states: int) -> bytes:
     """The smallest stream of ``core`` (P, R, C) in steps: tables by plane, or by classes of rows of about one scale."""
     rows, rates = _classes(core, states)
     grid = blocks(core.shape, WEIGHTS)
-    k = find(core, _spread(rows, core.shape), rates, states, grid)
+    k = find(core, spread(rows, core.shape), rates, states, grid)
     coder = kernel.Coder.fit(k.reshape(-1), rows.reshape(-1), core.shape[2], machine(states))
     return write(k, grid, rows, coder)
 
@@ -94,7 +94,7 @@ def _tables(
     core: NDArray[np.float32], rows: NDArray[np.uint8], states: int, share: float
 ) -> tuple[float, NDArray[np.float32]]:
     """Bits of ``core`` with a share of the tables fitted to it, and the costs of the integers of each class."""
-    core, classes = np.ascontiguousarray(core), _spread(rows, core.shape)
+    core, classes = np.ascontiguousarray(core), spread(rows, core.shape)
     grid = blocks(core.shape, WEIGHTS)
     rates = first_rates(core, classes, states)
     for _ in range(_PASSES):
@@ -188,7 +188,7 @@ def _rows(classes: NDArray[np.uint8], block: Block) -> NDArray[np.uint8]:
     return np.ascontiguousarray(classes[:, block[0]]).reshape(-1)
 
 
-def _spread(classes: NDArray[np.uint8], layout: tuple[int, ...]) -> NDArray[np.uint8]:
+def spread(classes: NDArray[np.uint8], layout: tuple[int, ...]) -> NDArray[np.uint8]:
     """The class of each entry, a view."""
     return np.broadcast_to(classes[:, :, None], layout)
 

@@ -1,0 +1,104 @@
+"""Training behind packed codes in groups: values rounded to levels, with scales, minima and levels that learn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...measure import scaled
+from .shadow import FLOAT16_MAX, Arrays, Ops, Shadow, Tensor, Tensors, in_half
+
+if TYPE_CHECKING:
+    from .grouped import Grouped
+
+
+class Rounded(Shadow):
+    """``value = scale * level[k] + minimum``, k the nearest level to ``(values - minimum) / scale``.
+
+    Scales learn by the gradient of LSQ (Esser et al. 2020, arXiv 1902.08153, eq. 3): ``level[k] - values / scale``, or
+    the outermost level where clipped, over ``sqrt(group * (K - 1) / 2)`` for K levels (their sec. 2.2). The parameter
+    is a scale relative to the first one, so that one learning rate suits weights of any size. Levels that are stored
+    learn from all that is rounded to them.
+    """
+
+    encoded: Grouped
+
+    def parameters(self) -> Arrays:
+        encoded = self.encoded
+        found = {"values": encoded.decode()}
+        if encoded.scales is not None:
+            found["scales"] = np.ones(encoded.scales.shape, encoded.dtype)
+        for name in ("minima", "levels"):
+            if (x := getattr(encoded, name, None)) is not None:
+                relative = name == "levels" and encoded.scales is not None
+                found[name] = scaled(x.astype(encoded.dtype), 0 if relative else encoded.exponent)
+        return found
+
+    def constants(self) -> Arrays:
+        encoded = self.encoded
+        found = {"levels": self._table()}
+        if encoded.scales is not None:
+            n, group = encoded.grouped_matrix[1], encoded.group
+            found["first"] = scaled(encoded.scales.astype(encoded.dtype), encoded.exponent)
+            found["group_of"] = np.arange(n) // (group or max(n, 1))
+        return found
+
+    def value(self, ops: Ops, parameters: Tensors, constants: Tensors) -> Tensor:
+        x = self.encoded.to_matrix(parameters["values"])
+        scale = minimum = None
+        if "minima" in parameters:
+            minimum = self._spread(in_half(ops, parameters["minima"], self.encoded.exponent), constants)
+            x = x - minimum
+        if "scales" in parameters:
+            slow = ops.through(parameters["scales"], parameters["scales"] * self._patience)
+            scale = self._spread(in_half(ops, slow * constants["first"], self.encoded.exponent), constants)
+            x = x / ops.xp.where(scale == 0, ops.xp.ones_like(scale), scale)
+        made = self._rounded(ops, x, parameters.get("levels", constants["levels"]))
+        if scale is not None:
+            made = made * scale
+        if minimum is not None:
+            made = made + minimum
+        return self.encoded.of_matrix(made)
+
+    def stored(self, parameters: Mapping[str, NDArray[Any]]) -> Grouped:
+        encoded, changes = self.encoded, dict[str, Any]()
+        for name in ("scales", "minima", "levels"):
+            if name not in parameters:
+                continue
+            was: NDArray[Any] = getattr(encoded, name)
+            x = parameters[name].astype(encoded.dtype)
+            if name == "scales":
+                x = x * was.astype(encoded.dtype)
+            elif name == "minima" or encoded.scales is None:
+                x = scaled(x, -encoded.exponent)
+            limit = FLOAT16_MAX if was.dtype == np.float16 else 2.0**15
+            changes[name] = np.clip(np.sort(x) if name == "levels" else x, -limit, limit).astype(was.dtype)
+        return replace(encoded, **changes).nearest(np.ascontiguousarray(parameters["values"], encoded.dtype))
+
+    def _table(self) -> NDArray[Any]:
+        levels = self.encoded.table_levels().astype(self.encoded.dtype)
+        return levels if self.encoded.scales is not None else scaled(levels, self.encoded.exponent)
+
+    def _spread(self, per_group: Tensor, constants: Tensors) -> Tensor:
+        """A number per group, for every entry."""
+        return per_group[:, constants["group_of"]]
+
+    @property
+    def _patience(self) -> float:
+        n, levels = self.encoded.grouped_matrix[1], len(self.encoded.table_levels())
+        return math.sqrt(2 / (max(min(self.encoded.group or n, n), 1) * max(levels - 1, 1)))
+
+    def _rounded(self, ops: Ops, x: Tensor, levels: Tensor) -> Tensor:
+        """The nearest of ``levels`` (ascending): with the gradient of x, clipped, and of the levels."""
+        xp, fixed = ops.xp, ops.stopped(levels)
+        clipped = xp.clip(x, fixed[0], fixed[-1])
+        if self.encoded.even:
+            least, gap = float(self._table()[0]), float(self._table()[1] - self._table()[0])
+            return ops.through(xp.round((ops.stopped(clipped) - least) / gap) * gap + least, clipped)
+        k = xp.searchsorted((fixed[1:] + fixed[:-1]) / 2, ops.stopped(x))
+        return levels[k] + (clipped - ops.stopped(clipped))

@@ -1,0 +1,218 @@
+"""A factorization as numbers that a framework trains, and back: what the adapters share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..codecs.base import Encoded, Frozen, Ops, Shadow
+from ..codecs.base.shadow import Arrays, Tensor, Tensors
+from ..errors import refuse, refuse_type
+from ..forms import Form, Leaf, Rotated
+from ..forms.axes import Axes, contracted
+from ..forms.mapped import rebuilt
+from ..forms.rotated import turned, unturned
+from ..measure import relative_error
+from .result import Factorization
+
+_TRAINED = "trained"
+
+
+class Trainable:
+    """``W = form(value(parameters))``: F as float parameters, of which what is stored is a function with gradients.
+
+    Values are rounded on the way forward and gradients pass through the rounding (:mod:`factorq.codecs.base.shadow`).
+    Everything is plain arrays: a framework turns :meth:`parameters` and :meth:`constants` into its own tensors, brings
+    its :class:`Ops`, and gives the trained numbers back to :meth:`factorization`.
+
+    Parameters
+    ----------
+    F : Factorization
+    reselect : bool
+        Whether masks may change: as many entries as before are kept, always the largest. False freezes them.
+    frozen : bool
+        Whether nothing is to be trained: all factors are constants.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If ``F`` is no factorization.
+
+    Examples
+    --------
+    >>> import factorq as fq
+    >>> F = fq.decompose(np.eye(4, 8, dtype=np.float32), method=fq.Scalar(2, group=8))
+    >>> behind = fq.Trainable(F)
+    >>> {name: array.shape for name, array in behind.parameters().items()}
+    {'W.values': (4, 8), 'W.scales': (4, 1)}
+    >>> moved = behind.parameters() | {"W.scales": np.full((4, 1), 2.0, np.float32)}
+    >>> G = behind.factorization(moved)
+    >>> float(G.to_dense()[0, 0] / F.to_dense()[0, 0]), G.nbytes == F.nbytes
+    (2.0, True)
+    """
+
+    def __init__(self, F: Factorization, *, reselect: bool = False, frozen: bool = False) -> None:
+        if not isinstance(F, Factorization):
+            raise refuse_type("F", found=type(F).__name__, allowed="a Factorization")
+        self.before = F
+        self._shadows: dict[str, Shadow] = {
+            name: Frozen(factor) if frozen else factor.shadow(reselect) for name, factor in F.encoded.items()
+        }
+
+    def parameters(self) -> Arrays:
+        """The numbers to train, ``<factor>.<name>``: NumPy arrays, float32 or, for a float64 W, float64."""
+        return _named(self._shadows, lambda shadow: shadow.parameters())
+
+    def constants(self) -> Arrays:
+        """Other arrays that :meth:`form` needs, ``<factor>.<name>``: floating numbers, or int64 indices."""
+        return _named(self._shadows, lambda shadow: shadow.constants())
+
+    def form(self, ops: Ops, parameters: Tensors, constants: Tensors, dtype: str | None = None) -> Form:
+        """The form of F over tensors: its ``dense()`` and its products carry gradients to ``parameters``.
+
+        Parameters
+        ----------
+        ops : Ops
+            What the framework brings.
+        parameters, constants : mapping from str to tensor
+            Those of the methods of these names.
+        dtype : str, optional
+            The dtype of the factors, such as "bfloat16", once they are rounded; by default that of the parameters.
+
+        Returns
+        -------
+        Form
+        """
+        leaves = {}
+        for name, shadow in self._shadows.items():
+            value = shadow.value(ops, _of(name, parameters), _of(name, constants))
+            leaves[name] = Leaf(Traced(value if dtype is None else ops.cast(value, dtype), shadow.encoded.shape))
+        order = iter(leaves.values())
+
+        def change(part: Form) -> Form | None:
+            if isinstance(part, Rotated):
+                return _Turned(rebuilt(part.inner, change), part.right, part.left, ops)
+            return next(order) if isinstance(part, Leaf) else None
+
+        return rebuilt(self.before.form, change)
+
+    def factorization(self, parameters: Mapping[str, NDArray[Any]]) -> Factorization:
+        """F with the trained parameters stored in the place of its own: the same codecs, bits, masks and scales.
+
+        Codes of fixed width take exactly as many bytes as before. Factors whose parameters did not change stay as they
+        are, bit for bit.
+
+        Parameters
+        ----------
+        parameters : mapping from str to NDArray
+            As :meth:`parameters` gives them.
+
+        Returns
+        -------
+        Factorization
+            Its ``relative_error``, against a W that nobody has seen, is NaN unless nothing changed; ``status`` says by
+            how much the array moved.
+
+        Raises
+        ------
+        ArgumentError
+            If a parameter is missing, has another shape, or is not finite.
+        """
+        changed: dict[str, Encoded] = {}
+        for name, shadow in self._shadows.items():
+            first = shadow.parameters()
+            own = {key: _checked(f"{name}.{key}", parameters, x) for key, x in first.items()}
+            if any(not np.array_equal(own[key], x) for key, x in first.items()):
+                changed[name] = shadow.stored(own)
+        if not changed:
+            return self.before
+        return self._with(changed)
+
+    def _with(self, changed: Mapping[str, Encoded]) -> Factorization:
+        F, names = self.before, iter(self._shadows)
+
+        def change(part: Form) -> Form | None:
+            if not isinstance(part, Leaf):
+                return None
+            name = next(names)
+            return Leaf(changed[name]) if name in changed else part
+
+        trained = replace(
+            F, form=rebuilt(F.form, change), relative_error=float("nan"), gram_error=None, history=(), status=_TRAINED
+        )
+        was = F.status.removeprefix(f"{_TRAINED}; ")
+        moved = relative_error(np.asarray(F), np.asarray(trained))
+        how = f"{_TRAINED}; moved by {moved:.3g} of its norm; before that, at relative error {F.relative_error:.3g}: "
+        return replace(trained, status=how + was)
+
+
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """A factor as a tensor of a framework, for the forms; nothing of it is stored."""
+
+    value: Tensor
+    shape: tuple[int, ...]
+    nbytes: int = 0
+
+    def decode(self) -> Tensor:
+        """The tensor."""
+        return self.value
+
+    def matmul(self, x: Tensor) -> Tensor:
+        """``self @ x``."""
+        return self.value @ x
+
+    def rmatmul(self, x: Tensor) -> Tensor:
+        """``x @ self``."""
+        return x @ self.value
+
+    def contract(self, x: Tensor, axes: Axes) -> Tensor:
+        """As :meth:`Form.contract`."""
+        return contracted(self.value, x, axes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Turned(Form):
+    """``W = L^T inner R`` where the rotations run on the host, and turn gradients back."""
+
+    inner: Form
+    right: int | None
+    left: int | None
+    ops: Ops
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.inner.shape
+
+    def parts(self) -> tuple[tuple[str, Form], ...]:
+        return (("", self.inner),)
+
+    def dense(self) -> Tensor:
+        matrix = self.inner.dense().reshape(self.shape[0], -1)
+        seeds = self.right, self.left
+        return self.ops.host(
+            lambda x: unturned(x, *seeds), matrix, adjoint=lambda gradient: turned(gradient, *seeds)
+        ).reshape(self.shape)
+
+
+def _named(shadows: Mapping[str, Shadow], arrays: Any) -> Arrays:
+    return {f"{name}.{key}": x for name, shadow in shadows.items() for key, x in arrays(shadow).items()}
+
+
+def _of(name: str, tensors: Tensors) -> Tensors:
+    start = f"{name}."
+    return {key.removeprefix(start): x for key, x in tensors.items() if key.startswith(start)}
+
+
+def _checked(name: str, parameters: Mapping[str, NDArray[Any]], first: NDArray[Any]) -> NDArray[Any]:
+    if name not in parameters:
+        raise refuse("parameters", found=f"no {name!r}", allowed="all that parameters() has")
+    x = np.asarray(parameters[name], first.dtype)
+    if x.shape != first.shape or not np.isfinite(x).all():
+        found = f"shape {x.shape}" if x.shape != first.shape else "numbers that are not finite"
+        raise refuse(f"parameters: {name}", found=found, allowed=f"finite numbers of shape {first.shape}")
+    return x
