@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .calibration import ChannelMoments
+    from .calibration import ChannelMoments, SecondMoment
     from .codecs import xor
     from .decompose import Plan, decompose, explain
     from .errors import ArgumentError, ArgumentTypeError, ArtifactError, FactorqError, FileAccessError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         CP,
         SVD,
         BooleanPruning,
+        FleXOR,
         Method,
         QuantizedSparse,
         Rotated,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from .solvers.loop import Progress
 
 _HOME = {
-    "calibration": ("ChannelMoments",),
+    "calibration": ("ChannelMoments", "SecondMoment"),
     "codecs": ("xor",),
     "decompose": ("decompose", "explain", "Plan"),
     "errors": ("ArgumentError", "ArgumentTypeError", "ArtifactError", "FactorqError", "FileAccessError"),
@@ -38,6 +39,7 @@ _HOME = {
     "methods": (
         "BooleanPruning",
         "CP",
+        "FleXOR",
         "Method",
         "QuantizedSparse",
         "Rotated",
@@ -62,12 +64,14 @@ __all__ = [
     "Factorization",
     "FactorqError",
     "FileAccessError",
+    "FleXOR",
     "Method",
     "Plan",
     "Progress",
     "QuantizedSparse",
     "Rotated",
     "Scalar",
+    "SecondMoment",
     "SparsePCA",
     "Trainable",
     "Trellis",

@@ -1,4 +1,4 @@
-"""What calibration inputs tell: mean and variance of each channel, gathered batch by batch."""
+"""What calibration inputs tell, batch by batch: moments of each channel, second moments of a layer's inputs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import FLOATS, Array, check_finite, dtype_name, is_array, to_host
-from .errors import refuse, refuse_type
+from .errors import FactorqError, refuse, refuse_type
 
 _BLOCK = 1 << 17  # numbers taken at a time: 1 MiB in float64, whatever the size of the batch
 
@@ -67,11 +67,7 @@ class ChannelMoments:
             If it has no axis of channels, or another number of them than before, or holds a NaN, an infinity, or
             numbers whose squares pass float64's range. What was gathered before it stays.
         """
-        if not is_array(x):
-            raise refuse_type("x", found=type(x).__name__, allowed="an array", remedy="wrap it with numpy.asarray")
-        if dtype_name(x) not in FLOATS:
-            remedy = "cast it first, for example x.astype('float32')"
-            raise refuse_type("x", found=f"dtype {dtype_name(x)}", allowed=", ".join(FLOATS), remedy=remedy)
+        _check_numbers(x)
         shape = tuple(x.shape)
         if len(shape) < 2 or not -len(shape) <= self._axis < len(shape):
             found = f"shape {shape} with channels on axis {self._axis}"
@@ -95,9 +91,7 @@ class ChannelMoments:
                     block_mean = mean + difference * (n / total)
                     block_squares = squares + block_squares + difference**2 * (count / total * n)
             if not np.isfinite(block_squares).all():
-                check_finite(host, "x")
-                found = f"magnitudes up to {np.abs(host).max():.3g}"
-                raise refuse("x", found=found, allowed="numbers whose squares add up in float64", remedy="scale them")
+                raise _too_large(host)
             count, mean, squares = count + n, block_mean, block_squares
         self._count, self._mean, self._squares = count, mean, squares
 
@@ -145,6 +139,96 @@ class ChannelMoments:
 
     def __repr__(self) -> str:
         return f"ChannelMoments(axis={self._axis}): {len(self._mean)} channels, {self._count:,} numbers each"
+
+
+class SecondMoment:
+    """``gram = mean of x x^T`` over all inputs x (n,) of a layer so far: what the methods take as ``gram=``.
+
+    Sums are in float64, so that how the inputs are cut into batches does not matter beyond rounding; no input is kept.
+    Of a convolution an input is a patch, in the order of ``weight.reshape(O, -1)``.
+
+    Examples
+    --------
+    >>> moment = SecondMoment()
+    >>> moment.update(np.array([[1.0, 2.0], [3.0, 0.0]]))
+    >>> moment.update(np.array([1.0, 1.0]))
+    >>> moment.count, 3 * moment.gram
+    (3, array([[11.,  3.],
+           [ 3.,  5.]]))
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sum: NDArray[np.float64] = np.zeros((0, 0))
+
+    def update(self, x: Array) -> None:
+        """Take in some inputs; none change nothing.
+
+        Parameters
+        ----------
+        x : array, (..., n)
+            float16, bfloat16, float32 or float64, of any array library.
+
+        Raises
+        ------
+        ArgumentTypeError
+            If ``x`` is no array of these dtypes.
+        ArgumentError
+            If it has no axis, or another last one than before, or is not finite. What was gathered before it stays.
+        """
+        _check_numbers(x)
+        shape = tuple(x.shape)
+        if not shape or (self._count and shape[-1] != len(self._sum)):
+            allowed = f"inputs (..., {len(self._sum)}), as before" if self._count else "inputs (..., n)"
+            raise refuse("x", found=f"shape {shape}", allowed=allowed)
+        if not math.prod(shape):
+            return
+        rows = to_host(x).reshape(-1, shape[-1])
+        total = np.zeros((shape[-1], shape[-1])) if not self._count else self._sum.copy()
+        step = max(1, _BLOCK // shape[-1])
+        with np.errstate(over="ignore", invalid="ignore"):
+            for start in range(0, len(rows), step):
+                block = rows[start : start + step].astype(np.float64)
+                total += block.T @ block
+        if not np.isfinite(total).all():
+            raise _too_large(rows)
+        self._count, self._sum = self._count + len(rows), total
+
+    @property
+    def count(self) -> int:
+        """Inputs so far."""
+        return self._count
+
+    @property
+    def gram(self) -> NDArray[np.float64]:
+        """The mean of ``x x^T``, (n, n) float64.
+
+        Raises
+        ------
+        ArgumentError
+            Before the first input.
+        """
+        if not self._count:
+            raise refuse("gram", found="no inputs so far", allowed="one or more", remedy="call update first")
+        return self._sum / self._count
+
+    def __repr__(self) -> str:
+        return f"SecondMoment(): {self._count:,} inputs of {len(self._sum)} numbers"
+
+
+def _check_numbers(x: Array) -> None:
+    if not is_array(x):
+        raise refuse_type("x", found=type(x).__name__, allowed="an array", remedy="wrap it with numpy.asarray")
+    if dtype_name(x) not in FLOATS:
+        remedy = "cast it first, for example x.astype('float32')"
+        raise refuse_type("x", found=f"dtype {dtype_name(x)}", allowed=", ".join(FLOATS), remedy=remedy)
+
+
+def _too_large(x: NDArray[Any]) -> FactorqError:
+    """Why sums over finite numbers were not finite; raises at once if the numbers are not."""
+    check_finite(x, "x")
+    found = f"magnitudes up to {np.abs(x).max():.3g}"
+    return refuse("x", found=found, allowed="numbers whose squares add up in float64", remedy="scale them")
 
 
 def _moments(block: NDArray[Any]) -> tuple[int, NDArray[np.float64], NDArray[np.float64]]:

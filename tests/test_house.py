@@ -126,7 +126,7 @@ def test_library_names_stay_in_their_rooms(file: Path) -> None:
     if "numba_twin" not in own:
         assert not used & {"numba", "llvmlite"}
     for library in ("torch", "jax"):
-        if own != ("adapters", library):
+        if own[:2] != ("adapters", library):
             assert library not in used
 
 
@@ -158,7 +158,7 @@ def test_public_names_are_frozen() -> None:
     promised = {
         "CP", "ArgumentError", "ArgumentTypeError", "ArtifactError", "BooleanPruning", "ChannelMoments", "FactorqError",
         "Factorization", "FileAccessError", "Method", "Plan", "Progress", "QuantizedSparse", "Rotated", "SVD",
-        "Scalar", "SparsePCA",
+        "Scalar", "SecondMoment", "SparsePCA", "Trainable",
         "Trellis", "VectorQuantization", "__version__", "decompose", "explain", "load", "save", "xor",
     }  # fmt: skip
     assert set(fq.__all__) == promised

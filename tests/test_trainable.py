@@ -87,9 +87,44 @@ def test_what_is_trained_is_what_is_stored(F: fq.Factorization, share: float) ->
     moved |= {k: np.float32(1 + share * rng.random(x.shape)) for k, x in first.items() if k.endswith("scales")}
     moved |= {k: np.sort(x) for k, x in moved.items() if k.endswith("levels")}
     G = behind.factorization(moved)
-    assert np.isnan(G.relative_error) and "moved by" in G.status
+    assert np.isnan(G.relative_error)
+    assert "moved by" in G.status
     value, stored = dense(behind, moved), G.to_dense()
-    off = np.abs(value - stored) > 1e-4 * np.abs(stored).max()  # an entry in the middle of two levels may go either way
+    # An entry in the middle of two levels may go either way.
+    off = np.abs(value - stored) > 1e-4 * np.abs(stored).max()
     assert off.mean() < 0.002, off.mean()
     coded = any(codec.id in ("entropy", "path", "mask") for codec in F.encoded.values())
     assert G.nbytes <= F.nbytes * 1.02 if coded else G.nbytes == F.nbytes
+
+
+def test_bad_parameters_are_refused() -> None:
+    behind = fq.Trainable(fq.decompose(np.eye(4, 8, dtype=np.float32), method=fq.Scalar(2)))
+    first = behind.parameters()
+    for wrong, found in (
+        ({}, "no 'W.values'"),
+        ({**first, "W.values": np.zeros((2, 2), np.float32)}, r"shape \(2, 2\)"),
+        ({**first, "W.values": np.full((4, 8), np.nan, np.float32)}, "not finite"),
+    ):
+        with pytest.raises(ArgumentError, match=found):
+            behind.factorization(wrong)
+    with pytest.raises(ArgumentTypeError, match="F: found ndarray"):
+        fq.Trainable(np.eye(3))
+
+
+def test_frozen_factors_have_nothing_to_train(F: fq.Factorization) -> None:
+    behind = fq.Trainable(F, frozen=True)
+    assert behind.parameters() == {}
+    np.testing.assert_allclose(dense(behind, {}), F.to_dense(), rtol=1e-5, atol=1e-5)
+
+
+def test_masks_are_selected_anew() -> None:
+    W = np.random.default_rng(0).standard_normal((16, 32)).astype(np.float32)
+    F = fq.decompose(W, bits=3, sparsity=0.75)
+    behind = fq.Trainable(F, reselect=True)
+    values = behind.parameters()["W.values"]
+    place = np.unravel_index(np.flatnonzero(values == 0)[0], values.shape)
+    values[place] = 2 * np.abs(values).max()
+    G = behind.factorization({"W.values": values})
+    assert G.to_dense()[place] != 0
+    assert (G.to_dense() != 0).sum() == (F.to_dense() != 0).sum()
+    np.testing.assert_allclose(dense(behind, {"W.values": values}), G.to_dense())

@@ -168,6 +168,10 @@ class Method(Named):
         """A version that takes less time and stores about the same: enough to compare settings."""
         return self
 
+    def __call__(self, W: Array, **options: Any) -> Factorization:
+        """``decompose(W, method=self, **options)``, but for a size: a method can stand where a function is asked for."""
+        return run(self, W, **options)
+
     def __repr__(self) -> str:
         shown = [f for f in settings(type(self)) if getattr(self, f.name) != f.default]
         return f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
