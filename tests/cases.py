@@ -19,6 +19,7 @@ from factorq.methods import (
     CP,
     SVD,
     BooleanPruning,
+    FleXOR,
     Method,
     QuantizedSparse,
     Rotated,
@@ -130,6 +131,8 @@ METHODS: dict[str, MethodCase] = {
     "boolean 3 bits, one tile": MethodCase(
         BooleanPruning(0.4, rank=11, bits=3, tile=4096, anneal=2, max_iter=3), exact=False, gram=False
     ),
+    "flexor": MethodCase(FleXOR(5, 8), gram=False),
+    "flexor planes": MethodCase(FleXOR(3, 4, planes=2, seed=7, max_iter=3), gram=False),
     "svd": MethodCase(SVD(rank=3)),
     "svd 4 bits": MethodCase(SVD(rank=3, bits=4, max_iter=3)),
     "svd 3 and 6 bits, groups": MethodCase(SVD(rank=2, bits=(3, 6), group=8, max_iter=2)),

@@ -157,7 +157,7 @@ def test_public_names_are_frozen() -> None:
     """Names may be added here, never removed."""
     promised = {
         "CP", "ArgumentError", "ArgumentTypeError", "ArtifactError", "BooleanPruning", "ChannelMoments", "FactorqError",
-        "Factorization", "FileAccessError", "Method", "Plan", "Progress", "QuantizedSparse", "Rotated", "SVD",
+        "Factorization", "FileAccessError", "FleXOR", "Method", "Plan", "Progress", "QuantizedSparse", "Rotated", "SVD",
         "Scalar", "SecondMoment", "SparsePCA", "Trainable",
         "Trellis", "VectorQuantization", "__version__", "decompose", "explain", "load", "save", "xor",
     }  # fmt: skip

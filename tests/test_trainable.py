@@ -57,12 +57,13 @@ METHODS = {
     "trellis of fixed rate": fq.Trellis(2, states=256, fixed_rate=True),
     "rotated": fq.Rotated(fq.Scalar(3, group=None)),
     "boolean": fq.BooleanPruning(0.5, bits=3),
+    "flexor": fq.FleXOR(8, 10),
     "stacked": fq.SVD(2, bits=4) + fq.Scalar(2, group=16),
 }
 
 
-@pytest.fixture(params=METHODS, scope="module")
-def F(request: pytest.FixtureRequest) -> fq.Factorization:  # noqa: N802
+@pytest.fixture(params=METHODS, scope="module", name="F")
+def factorization(request: pytest.FixtureRequest) -> fq.Factorization:
     W = np.random.default_rng(0).standard_normal((24, 48)).astype(np.float32)
     return fq.decompose(W, method=METHODS[request.param])
 
@@ -75,6 +76,18 @@ def test_at_first_the_value_is_what_is_stored(F: fq.Factorization) -> None:
     behind = fq.Trainable(F)
     np.testing.assert_allclose(dense(behind, behind.parameters()), F.to_dense(), rtol=1e-5, atol=1e-5)
     assert behind.factorization(behind.parameters()) is F
+
+
+def test_training_starts_from_the_array_where_that_changes_nothing(F: fq.Factorization) -> None:
+    W = np.random.default_rng(0).standard_normal((24, 48)).astype(np.float32)
+    behind, plain = fq.Trainable(F, start=W), fq.Trainable(F)
+    first = behind.parameters()
+    np.testing.assert_allclose(dense(behind, first), F.to_dense(), rtol=1e-5, atol=1e-5)
+    assert behind.factorization(first) is F
+    moved = [k for k, x in plain.parameters().items() if not np.array_equal(first[k], x)]
+    if F.method.id == "scalar" and len(first) > 1:  # one array of codes: most entries are next to their codes
+        assert moved == ["W.values"]
+        assert (first["W.values"] != plain.parameters()["W.values"]).mean() > 0.5
 
 
 @pytest.mark.parametrize("share", [1e-3, 0.3])

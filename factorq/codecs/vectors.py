@@ -216,7 +216,7 @@ class _Words(Shadow):
         super().__init__(encoded)
         self._book = encoded.codebook.shadow()
 
-    def parameters(self) -> Arrays:
+    def parameters(self, start: NDArray[Any] | None = None) -> Arrays:
         return self._book.parameters()
 
     def constants(self) -> Arrays:

@@ -245,6 +245,8 @@ def _sequence(form: Form, layer: Conv, dense_bits: int) -> tuple[tuple[Conv, ...
 
 def _per_group(components: Matrix, groups: int) -> Matrix:
     """A copy of all components (r, n) for every group, since its outputs see its inputs alone: (groups * r, n)."""
+    if groups == 1:
+        return components
     copied: Matrix = components[np.arange(groups * components.shape[0]) % components.shape[0]]
     return copied
 

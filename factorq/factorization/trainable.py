@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..codecs.base import Encoded, Frozen, Ops, Shadow
 from ..codecs.base.shadow import Arrays, Tensor, Tensors
 from ..errors import refuse, refuse_type
-from ..forms import Form, Leaf, Rotated
+from ..forms import Folded, Form, Leaf, Rotated, Sum, Tucker
 from ..forms.axes import Axes, contracted
 from ..forms.mapped import rebuilt
 from ..forms.rotated import turned, unturned
@@ -20,6 +20,7 @@ from ..measure import relative_error
 from .result import Factorization
 
 _TRAINED = "trained"
+_ORTHONORMAL = 1e-4
 
 
 class Trainable:
@@ -32,6 +33,9 @@ class Trainable:
     Parameters
     ----------
     F : Factorization
+    start : NDArray, optional
+        The W that F stands for: training starts from it wherever its entries are rounded to what is stored, and not
+        from the middle of all that is rounded to the same. Where F is a product of factors it says nothing.
     reselect : bool
         Whether masks may change: as many entries as before are kept, always the largest. False freezes them.
     frozen : bool
@@ -39,8 +43,8 @@ class Trainable:
 
     Raises
     ------
-    ArgumentTypeError
-        If ``F`` is no factorization.
+    ArgumentTypeError, ArgumentError
+        If ``F`` is no factorization, or ``start`` has another shape or is not finite.
 
     Examples
     --------
@@ -54,21 +58,28 @@ class Trainable:
     (True, True)
     """
 
-    def __init__(self, F: Factorization, *, reselect: bool = False, frozen: bool = False) -> None:
+    def __init__(
+        self, F: Factorization, *, start: NDArray[Any] | None = None, reselect: bool = False, frozen: bool = False
+    ) -> None:
         if not isinstance(F, Factorization):
             raise refuse_type("F", found=type(F).__name__, allowed="a Factorization")
         self.before = F
         self._shadows: dict[str, Shadow] = {
             name: Frozen(factor) if frozen else factor.shadow(reselect) for name, factor in F.encoded.items()
         }
+        starts = _starts(F.form, None if start is None else _start(start, F.shape))
+        self._first = {
+            name: shadow.parameters(of_leaf)
+            for (name, shadow), of_leaf in zip(self._shadows.items(), starts, strict=True)
+        }
 
     def parameters(self) -> Arrays:
         """The numbers to train, ``<factor>.<name>``: NumPy arrays, float32 or, for a float64 W, float64."""
-        return _named(self._shadows, lambda shadow: shadow.parameters())
+        return {f"{name}.{key}": x.copy() for name, own in self._first.items() for key, x in own.items()}
 
     def constants(self) -> Arrays:
         """Other arrays that :meth:`form` needs, ``<factor>.<name>``: floating numbers, or int64 indices."""
-        return _named(self._shadows, lambda shadow: shadow.constants())
+        return {f"{name}.{key}": x for name, own in self._shadows.items() for key, x in own.constants().items()}
 
     def form(self, ops: Ops, parameters: Tensors, constants: Tensors, dtype: str | None = None) -> Form:
         """The form of F over tensors: its ``dense()`` and its products carry gradients to ``parameters``.
@@ -123,7 +134,7 @@ class Trainable:
         """
         changed: dict[str, Encoded] = {}
         for name, shadow in self._shadows.items():
-            first = shadow.parameters()
+            first = self._first[name]
             own = {key: _checked(f"{name}.{key}", parameters, x) for key, x in first.items()}
             if any(not np.array_equal(own[key], x) for key, x in first.items()):
                 changed[name] = shadow.stored(own)
@@ -198,8 +209,36 @@ class _Turned(Form):
         ).reshape(self.shape)
 
 
-def _named(shadows: Mapping[str, Shadow], arrays: Any) -> Arrays:
-    return {f"{name}.{key}": x for name, shadow in shadows.items() for key, x in arrays(shadow).items()}
+def _start(start: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    x = np.asarray(start)
+    if x.shape != shape or not np.isfinite(x).all():
+        found = f"shape {x.shape}" if x.shape != shape else "numbers that are not finite"
+        raise refuse("start", found=found, allowed=f"finite numbers of shape {shape}")
+    return x
+
+
+def _starts(form: Form, W: NDArray[Any] | None) -> list[NDArray[Any] | None]:
+    """What each leaf would be if ``form`` stood for W exactly; None where that is not one array."""
+    if W is not None and isinstance(form, Leaf):
+        return [W]
+    if W is not None and isinstance(form, Folded):
+        return _starts(form.inner, form.fold.apply(W))
+    if W is not None and isinstance(form, Rotated):
+        matrix = np.ascontiguousarray(W.reshape(W.shape[0], -1))
+        return _starts(form.inner, turned(matrix, form.right, form.left).reshape(W.shape))
+    if W is not None and isinstance(form, Tucker):
+        core = W
+        for mode, factor in enumerate(form.factors):
+            U = factor.dense()
+            if U.shape[0] != U.shape[1] or not np.allclose(U.T @ U, np.eye(len(U)), atol=_ORTHONORMAL):
+                return [None] * len(form.leaves())
+            core = (core.swapaxes(mode, -1) @ U).swapaxes(mode, -1)
+        return [*_starts(form.core, core), *(None for _ in range(len(form.leaves()) - len(form.core.leaves())))]
+    if W is not None and isinstance(form, Sum):  # the last term was made from what the others left over
+        *others, last = form.terms
+        left = W - sum(term.dense() for term in others)
+        return [*(None for term in others for _ in term.leaves()), *_starts(last, left)]
+    return [None] * len(form.leaves())
 
 
 def _of(name: str, tensors: Tensors) -> Tensors:

@@ -3,6 +3,7 @@
 from .base import Method, Problem, Solution, Stacked
 from .boolean_pruning import BooleanPruning
 from .cp import CP
+from .flexor import FleXOR
 from .quantized_sparse import QuantizedSparse
 from .rotated import Rotated
 from .scalar import Scalar
@@ -15,6 +16,7 @@ __all__ = [
     "CP",
     "SVD",
     "BooleanPruning",
+    "FleXOR",
     "Method",
     "Problem",
     "QuantizedSparse",

@@ -169,7 +169,7 @@ class Method(Named):
         return self
 
     def __call__(self, W: Array, **options: Any) -> Factorization:
-        """``decompose(W, method=self, **options)``, but for a size: a method can stand where a function is asked for."""
+        """``decompose(W, method=self, **options)``, but for a size: a method can stand where a function is wanted."""
         return run(self, W, **options)
 
     def __repr__(self) -> str:

@@ -63,13 +63,17 @@ class Factors(nn.Module):  # type: ignore[misc]
     Parameters
     ----------
     F : Factorization
+    start : Tensor, optional
     reselect, frozen : bool
         As for :class:`factorq.Trainable`.
     """
 
-    def __init__(self, F: Factorization, *, reselect: bool = False, frozen: bool = False) -> None:
+    def __init__(
+        self, F: Factorization, *, start: Tensor | None = None, reselect: bool = False, frozen: bool = False
+    ) -> None:
         super().__init__()
-        self.behind = Trainable(F, reselect=reselect, frozen=frozen)
+        W = None if start is None else start.detach().cpu().to(getattr(torch, _compute(F))).numpy()
+        self.behind = Trainable(F, start=W, reselect=reselect, frozen=frozen)
         self._made: tuple[Any, Any] | None = None
         # A module's names cannot have dots.
         self._names = {name: name.replace(".", "__") for name in self.behind.parameters()}
@@ -162,6 +166,10 @@ class Layer(nn.Module):  # type: ignore[misc]
         return f"{'x'.join(map(str, F.shape))}, {F.method_config.get('id')}, {F.bits_per_weight:.3g} bits per weight"
 
 
+def _compute(F: Factorization) -> str:
+    return "float64" if F.home.dtype == "float64" else "float32"
+
+
 def _settings(shape: tuple[int, ...], like: Any) -> Conv:
     """The layer as the core has it, for a weight of ``shape``."""
     if isinstance(like, Layer):
@@ -198,7 +206,8 @@ def to_module(
     ----------
     F : Factorization, or Factors of another layer to share its parameters (tied weights)
     like : Linear, Embedding, Conv1d, Conv2d, Conv3d or Layer, optional
-        The layer whose place it takes: its settings, bias and device; by default linear, or a convolution of stride 1.
+        The layer whose place it takes: its settings, bias and device, and its weight as the start of training. By
+        default linear, or a convolution of stride 1.
     bias : Tensor, optional
         In place of that of ``like``.
     factored : bool, optional
@@ -218,10 +227,11 @@ def to_module(
     if like is not None and not isinstance(like, (*KINDS, Layer)):
         allowed = "Linear, Embedding, Conv1d, Conv2d or Conv3d"
         raise refuse_type("like", found=type(like).__name__, allowed=allowed)
-    factors = F if isinstance(F, Factors) else Factors(F, reselect=reselect, frozen=frozen)
-    shape = factors.behind.before.shape
+    shape = F.behind.before.shape if isinstance(F, Factors) else tuple(getattr(F, "shape", ()))
     if like is not None and tuple(like.weight.shape) != shape:
         raise refuse("F", found=f"shape {shape}", allowed=f"that of the layer's weight, {tuple(like.weight.shape)}")
+    start = like.weight if isinstance(like, KINDS) else None
+    factors = F if isinstance(F, Factors) else Factors(F, start=start, reselect=reselect, frozen=frozen)
     if getattr(like, "max_norm", None) is not None:
         raise refuse("like", found="an Embedding with max_norm", allowed="one that does not change its weight")
     layer = Layer(factors, like, bias if bias is not None else getattr(like, "bias", None), factored)

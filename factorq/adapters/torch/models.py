@@ -66,7 +66,7 @@ def compress(
             with within(f"layer {name!r}"):
                 options = {"gram": grams[name]} if grams and name in grams else {}
                 F = rule if isinstance(rule, Factorization) else rule(layer.weight.detach(), **options)
-                shared[key] = Factors(F, reselect=reselect, frozen=frozen)
+                shared[key] = Factors(F, start=layer.weight, reselect=reselect, frozen=frozen)
         model.set_submodule(name, to_module(shared[key], layer, factored=factored))
     return model
 

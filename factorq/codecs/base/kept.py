@@ -25,8 +25,8 @@ class Kept(Shadow):
         super().__init__(encoded)
         self._inner = encoded.inner.shadow()
 
-    def parameters(self) -> Arrays:
-        return self._inner.parameters()
+    def parameters(self, start: NDArray[Any] | None = None) -> Arrays:
+        return self._inner.parameters(None if start is None else np.ascontiguousarray(start[self.encoded.mask()]))
 
     def constants(self) -> Arrays:
         mask = self.encoded.mask()

@@ -28,9 +28,9 @@ class Rounded(Shadow):
 
     encoded: Grouped
 
-    def parameters(self) -> Arrays:
+    def parameters(self, start: NDArray[Any] | None = None) -> Arrays:
         encoded = self.encoded
-        found = {"values": encoded.decode()}
+        found = {"values": self.near(None if start is None else self._inside(start))}
         if encoded.scales is not None:
             found["scales"] = np.ones(encoded.scales.shape, encoded.dtype)
         for name in ("minima", "levels"):
@@ -43,20 +43,18 @@ class Rounded(Shadow):
         encoded = self.encoded
         found = {"levels": self._table()}
         if encoded.scales is not None:
-            n, group = encoded.grouped_matrix[1], encoded.group
             found["first"] = scaled(encoded.scales.astype(encoded.dtype), encoded.exponent)
-            found["group_of"] = np.arange(n) // (group or max(n, 1))
         return found
 
     def value(self, ops: Ops, parameters: Tensors, constants: Tensors) -> Tensor:
         x = self.encoded.to_matrix(parameters["values"])
         scale = minimum = None
         if "minima" in parameters:
-            minimum = self._spread(in_half(ops, parameters["minima"], self.encoded.exponent), constants)
+            minimum = self._spread(ops, in_half(ops, parameters["minima"], self.encoded.exponent))
             x = x - minimum
         if "scales" in parameters:
             slow = ops.through(parameters["scales"], parameters["scales"] * self._patience)
-            scale = self._spread(in_half(ops, slow * constants["first"], self.encoded.exponent), constants)
+            scale = self._spread(ops, in_half(ops, slow * constants["first"], self.encoded.exponent))
             x = x / ops.xp.where(scale == 0, ops.xp.ones_like(scale), scale)
         made = self._rounded(ops, x, parameters.get("levels", constants["levels"]))
         if scale is not None:
@@ -80,13 +78,26 @@ class Rounded(Shadow):
             changes[name] = np.clip(np.sort(x) if name == "levels" else x, -limit, limit).astype(was.dtype)
         return replace(encoded, **changes).nearest(np.ascontiguousarray(parameters["values"], encoded.dtype))
 
+    def _inside(self, start: NDArray[Any]) -> NDArray[Any]:
+        """``start`` between the outermost levels, beyond which no gradient would pass."""
+        points = self.encoded.points()
+        levels = np.asarray(points.levels)
+        ends = [
+            (1.0 if points.scale is None else points.scale) * end + (0.0 if points.offset is None else points.offset)
+            for end in (levels.min(), levels.max())
+        ]
+        return np.asarray(np.clip(start, np.minimum(*ends), np.maximum(*ends)))
+
     def _table(self) -> NDArray[Any]:
         levels = self.encoded.table_levels().astype(self.encoded.dtype)
         return levels if self.encoded.scales is not None else scaled(levels, self.encoded.exponent)
 
-    def _spread(self, per_group: Tensor, constants: Tensors) -> Tensor:
-        """A number per group, for every entry."""
-        return per_group[:, constants["group_of"]]
+    def _spread(self, ops: Ops, per_group: Tensor) -> Tensor:
+        """A number per group, for every entry; repeated, not indexed, whose gradients take several times as long."""
+        n = self.encoded.grouped_matrix[1]
+        (rows, groups), group = per_group.shape, self.encoded.group or n
+        wide = ops.xp.broadcast_to(per_group[:, :, None], (rows, groups, group))
+        return wide.reshape(rows, groups * group)[:, :n]
 
     @property
     def _patience(self) -> float:

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ...arrays import dtype_name
@@ -27,13 +28,15 @@ Arrays = dict[str, NDArray[Any]]
 Function = Callable[[NDArray[Any]], NDArray[Any]]
 
 FLOAT16_MAX = 65504.0
+_ROUNDS = 8
 _ROOM = 4  # powers of two by which a factor may grow before the float16 that stands for it would overflow
 
 
 class Ops(Protocol):
     """What a framework brings: its namespace, and what frameworks call by different names or differentiate.
 
-    ``xp`` has ``abs``, ``clip``, ``round``, ``searchsorted``, ``sign``, ``tanh`` and ``where`` under NumPy's names.
+    ``xp`` has ``abs``, ``broadcast_to``, ``clip``, ``ones_like``, ``round``, ``searchsorted``, ``sign``, ``tanh`` and
+    ``where`` under NumPy's names.
     """
 
     xp: Any
@@ -58,8 +61,12 @@ class Shadow(ABC):
         self.encoded = encoded
 
     @abstractmethod
-    def parameters(self) -> Arrays:
-        """What training moves, by name, in the dtype of the array; at first :meth:`value` is what is stored."""
+    def parameters(self, start: NDArray[Any] | None = None) -> Arrays:
+        """What training moves, by name, in the dtype of the array; at first :meth:`value` is what is stored.
+
+        Of all numbers that are rounded to what is stored these are those next to the array ``start``, if there is one:
+        from the middle of its cell a number would have the longest way to the next one.
+        """
 
     def constants(self) -> Arrays:
         """What else :meth:`value` needs, by name."""
@@ -69,6 +76,23 @@ class Shadow(ABC):
     def value(self, ops: Ops, parameters: Tensors, constants: Tensors) -> Tensor:
         """The array that :meth:`stored` decodes to, of its shape."""
 
+    def near(self, start: NDArray[Any] | None) -> NDArray[Any]:
+        """The stored array, with entries of ``start`` wherever these are rounded to what is stored."""
+        stored = self.encoded.decode()
+        if start is None:
+            return stored
+        values = start.astype(stored.dtype)
+        for _ in range(_ROUNDS):  # entries that depend on each other may change with those that were replaced
+            wrong = self.rounded(values) != stored
+            if not wrong.any():
+                return values
+            values = np.where(wrong, stored, values)
+        return stored
+
+    def rounded(self, values: NDArray[Any]) -> NDArray[Any]:
+        """What is stored for ``values``, all else being as it is."""
+        return self.encoded.nearest(values).decode()
+
     @abstractmethod
     def stored(self, parameters: Mapping[str, NDArray[Any]]) -> Encoded:
         """The parameters as they are stored: by the same codec, in as many bytes where codes have a fixed width."""
@@ -77,7 +101,7 @@ class Shadow(ABC):
 class Frozen(Shadow):
     """An array that training leaves alone: indices, rotations, factors that are only used."""
 
-    def parameters(self) -> Arrays:
+    def parameters(self, start: NDArray[Any] | None = None) -> Arrays:
         return {}
 
     def constants(self) -> Arrays:
@@ -95,8 +119,8 @@ class Numbers(Shadow):
 
     encoded: Dense
 
-    def parameters(self) -> Arrays:
-        return {"values": self.encoded.decode()}
+    def parameters(self, start: NDArray[Any] | None = None) -> Arrays:
+        return {"values": self.near(start)}
 
     def value(self, ops: Ops, parameters: Tensors, constants: Tensors) -> Tensor:
         values, stored = parameters["values"], self.encoded.stored
@@ -112,18 +136,17 @@ class Numbers(Shadow):
 class Projected(Shadow):
     """``value = nearest(values)``: codes that depend on each other, found anew on the host; gradients go through."""
 
-    def parameters(self) -> Arrays:
-        return {"values": self.encoded.decode()}
+    def parameters(self, start: NDArray[Any] | None = None) -> Arrays:
+        return {"values": self.near(start)}
 
     def value(self, ops: Ops, parameters: Tensors, constants: Tensors) -> Tensor:
         values = parameters["values"]
-        return ops.through(ops.host(self.projected, values), values)
+        return ops.through(ops.host(self.rounded, values), values)
 
     def stored(self, parameters: Mapping[str, NDArray[Any]]) -> Encoded:
         return self.encoded.nearest(parameters["values"])
 
-    def projected(self, values: NDArray[Any]) -> NDArray[Any]:
-        """The array that would be stored for ``values``."""
+    def rounded(self, values: NDArray[Any]) -> NDArray[Any]:
         return self.stored({"values": values}).decode()
 
 
@@ -134,8 +157,8 @@ class Rewrapped(Shadow):
         super().__init__(encoded)
         self.inner, self.wrap = inner, wrap
 
-    def parameters(self) -> Arrays:
-        return self.inner.parameters()
+    def parameters(self, start: NDArray[Any] | None = None) -> Arrays:
+        return self.inner.parameters(start)
 
     def constants(self) -> Arrays:
         return self.inner.constants()

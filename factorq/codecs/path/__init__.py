@@ -21,7 +21,7 @@ from ..base import Encoded, Points, Shadow, buffer
 from . import mixed, static
 from .blocks import Block, Layout, blocks, strips
 from .on_gpu import OnGpu, outliers_on_gpu
-from .search import in_steps
+from .search import Classes, Rates, in_steps
 from .shadow import Walked
 
 __all__ = ["Path", "grid", "preferred", "rounded", "strips"]
@@ -177,6 +177,11 @@ class Path(Encoded):
     def written(self, k: NDArray[np.int32]) -> NDArray[np.uint8]:
         """The stream of other integers ``k`` (P, R, C), paths through each block of :attr:`grid`."""
         return np.frombuffer(_pack_step(self.step) + _MODELS[self.model].write_path(k, self.states), np.uint8)
+
+    def prices(self, k: NDArray[np.int32]) -> tuple[Classes, Rates]:
+        """The class of each of the stored integers ``k`` (P, R, C), and the bits of all integers of each class."""
+        priced: tuple[Classes, Rates] = _MODELS[self.model].prices(self._parsed, k, self.states, self.grid)
+        return priced
 
     def cuts(self) -> Sequence[tuple[slice, slice]]:
         return self._cuts or super().cuts()

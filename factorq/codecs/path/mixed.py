@@ -12,7 +12,7 @@ from ...kernels import mixing as kernel
 from ...kernels.threads import each
 from ...kernels.trellis import machine
 from .blocks import Block, Layout, blocks, extent
-from .search import MOST, Rates, find, first_rates, too_fine
+from .search import MOST, Classes, Rates, find, first_rates, too_fine
 
 WEIGHTS = 1 << 18  # per block: each learns anew, which takes some hundred bytes
 _PASSES = 2  # of search at the rates that the model showed before; more move the gap by less than .002 bit
@@ -84,6 +84,12 @@ def parse(stream: NDArray[np.uint8], layout: Layout, states: int) -> Mixed:
     return Mixed(
         int(stream[0]), [stream[end - n : end] for end, n in zip(ends.tolist(), lengths.tolist(), strict=True)]
     )
+
+
+def prices(parsed: Mixed, k: NDArray[np.int32], states: int, grid: list[Block]) -> tuple[Classes, Rates]:
+    """The class of scale in which the model sees each of the integers ``k``, and what those of a class cost in bits."""
+    labels = _labels(k, states, parsed.spread, grid)
+    return labels, _rates(k, labels, states)
 
 
 def _block(k: NDArray[np.int32], place: Block) -> NDArray[np.int32]:

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..base.shadow import Projected
-from . import static
-from .search import Classes, Rates, find, first_rates, in_steps
+from .search import Classes, Rates, find, first_rates, in_steps, too_fine
 
 if TYPE_CHECKING:
     from . import Path
@@ -42,7 +41,7 @@ class Walked(Projected):
                 low, high, best = (low, middle, tried) if tried.nbytes <= allowed else (middle, high, best)
         return best
 
-    def projected(self, values: NDArray[Any]) -> NDArray[Any]:
+    def rounded(self, values: NDArray[Any]) -> NDArray[Any]:
         k, outliers = self._path(values, 1.0)
         return self.encoded.numbers(k, outliers)
 
@@ -53,16 +52,15 @@ class Walked(Projected):
     def _path(self, values: NDArray[Any], weight: float) -> tuple[NDArray[np.int32], NDArray[np.float64] | None]:
         encoded = self.encoded
         core, outliers = in_steps(values.reshape(encoded.layout), encoded.step)
-        rates = self._rates * np.float32(weight)
-        return find(core, self._classes, rates, encoded.states, encoded.grid), outliers
+        classes, rates = self._prices
+        return find(core, classes, rates * np.float32(weight), encoded.states, encoded.grid), outliers
 
     @cached_property
-    def _classes(self) -> Classes:
-        layout = self.encoded.layout
-        return static.spread(static.by_plane(layout), layout)
-
-    @cached_property
-    def _rates(self) -> Rates:
-        """Bits of the integers of each plane, by how often they are stored now."""
-        core, _ = in_steps(self.encoded.decode().reshape(self.encoded.layout), self.encoded.step)
-        return first_rates(core, self._classes, self.encoded.states)
+    def _prices(self) -> tuple[Classes, Rates]:
+        """What the integers cost where they are stored now."""
+        encoded = self.encoded
+        core, _ = in_steps(encoded.decode().reshape(encoded.layout), encoded.step)
+        if too_fine(core):
+            classes = np.zeros(encoded.layout, np.uint8)
+            return classes, first_rates(core, classes, encoded.states)
+        return encoded.prices(np.rint(core).astype(np.int32))

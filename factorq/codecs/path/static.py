@@ -15,7 +15,7 @@ from ...kernels import path as kernel
 from ...kernels.threads import each
 from ...kernels.trellis import machine
 from .blocks import Block, Layout, blocks, cut, extent
-from .search import MOST, find, first_rates, too_fine
+from .search import MOST, Classes, Rates, find, first_rates, too_fine
 
 WEIGHTS = 1 << 15  # per block: two states and an entry of the directory cost 96 bits, 0.003 bits per weight
 _HEAD = struct.Struct("<BbhHB")
@@ -153,6 +153,11 @@ def parse(stream: NDArray[np.uint8], layout: Layout, states: int) -> Static:
     if offsets[-1] != len(words):
         raise ArtifactError(f"path: {len(words)} words, {int(offsets[-1])} in the directory")
     return Static(kernel.Coder(union, drop, least, entries), classes, offsets, words)
+
+
+def prices(parsed: Static, k: NDArray[np.int32], states: int, grid: list[Block]) -> tuple[Classes, Rates]:
+    """The class of each entry, and the bits that its integers cost in the stream."""
+    return spread(parsed.classes, k.shape), parsed.coder.bits(MOST)
 
 
 def by_plane(layout: Layout) -> NDArray[np.uint8]:

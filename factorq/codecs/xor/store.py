@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from ...arrays import FLOATS
 from ...kernels import bits as bits_kernel
-from ..base import BUFFER_DTYPES, Encoded, Masked, Wrapped, untouched
+from ..base import BUFFER_DTYPES, Encoded, Masked, Shadow, Wrapped, untouched
 from .coded import Coded, of_kept
 from .codes import Banded
+from .shadow import products
 
 _WORTH = 17 / 16  # an XOR stream of more than this share of the packed bytes is not taken
 _PREFIX = "inner."
@@ -107,6 +108,9 @@ class Xor(Wrapped):
             kept = read.kept()
             decoded[name] = bits_kernel.pack(kept, bits) if dtype == "uint8" else kept.view(BUFFER_DTYPES[dtype])
         return cast(Masked, self.rebuilt(decoded)), care
+
+    def shadow(self, reselect: bool = False) -> Shadow:
+        return products(self) or super().shadow(reselect)
 
     def summary(self) -> str:
         return f"{super().summary()}, {self.inner['id']}, XOR-coded {' and '.join(p[0] for p in self.coded)}"
