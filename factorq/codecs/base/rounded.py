@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from .grouped import Grouped
 
 
+_SLACK = 1e-5
+
+
 class Rounded(Shadow):
     """``value = scale * level[k] + minimum``, k the nearest level to ``(values - minimum) / scale``.
 
@@ -107,7 +110,8 @@ class Rounded(Shadow):
     def _rounded(self, ops: Ops, x: Tensor, levels: Tensor) -> Tensor:
         """The nearest of ``levels`` (ascending): with the gradient of x, clipped, and of the levels."""
         xp, fixed = ops.xp, ops.stopped(levels)
-        clipped = xp.clip(x, fixed[0], fixed[-1])
+        slack = _SLACK * (fixed[-1] - fixed[0])  # the outermost levels themselves, divided by their scale, are inside
+        clipped = xp.clip(x, fixed[0] - slack, fixed[-1] + slack)
         if self.encoded.even:
             least, gap = float(self._table()[0]), float(self._table()[1] - self._table()[0])
             return ops.through(xp.round((ops.stopped(clipped) - least) / gap) * gap + least, clipped)
