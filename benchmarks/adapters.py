@@ -3,7 +3,7 @@
 ``python benchmarks/adapters.py [--json OUT] [--quick]``. Both sides multiply the same matrices: by hand with what
 ``F.to_conv()`` or ``F.to_dense()`` gives, as one would write it. ``inference`` is the forward of a layer in evaluation
 mode without gradients, of JAX under ``jit``; ``training`` is the gradient of a sum of squares with respect to factors,
-which are real there. What rounding costs stands in ``rounding`` rows: the same for quantized weights, against a layer with
+which are real there. What rounding costs stands in ``rounding`` rows: the same of quantized weights, beside a layer of
 real ones. Process CPU seconds of one thread; ``ratio`` is ours over theirs, median of the turns, with the quartiles.
 """
 

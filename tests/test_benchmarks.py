@@ -17,7 +17,10 @@ if not FOLDER.is_dir():
     pytest.skip("the benchmarks are not beside these tests", allow_module_level=True)
 sys.path.insert(0, str(FOLDER))
 try:
+    import accuracy
+    import accuracy_methods
     import layers
+    import networks
     import peers
     import processes
     import quantized_sparse
@@ -293,3 +296,54 @@ def test_a_quick_run_writes_what_it_measured(tmp_path, monkeypatch):
     assert row["joint_floor"] <= row["packed, smallest mask"] < 1.02 * row["joint_floor"]
     (row,) = json.loads((tmp_path / "out_masks.json").read_text())["rows"]
     assert row["entropy"] < row["smallest"] <= row["gaps"] < row["bitmap"] == 1
+
+
+def test_a_peer_of_a_size_is_the_best_grid_that_takes_little_more():
+    for bits in (1.0, 2.0, 3.0):
+        stored = accuracy_methods.nearest_grid(accuracy_methods.clipped_grid, 16)(TENSORS, bits)
+        assert 0.85 * bits < 8 * stored.nbytes / SIZE <= accuracy_methods.LEEWAY * bits
+    with pytest.raises(SystemExit, match="no grid"):
+        accuracy_methods.nearest_grid(accuracy_methods.bracket, 32)(TENSORS, 9.0)
+
+
+def test_bits_for_each_layer_keep_their_total():
+    network = networks.Checkpoint(Path("none"), TENSORS)
+    asked = []
+
+    def method(network, bits):
+        asked.append(bits)
+        return accuracy_methods.Found({}, sum(1.01 * bits[k] * W.size / 8 for k, W in TENSORS.items()), 0.0)
+
+    found = accuracy_methods.within(method, network, {"whole": 2.0, "ragged": 0.1}, 2.0)
+    assert 8 * found.nbytes <= 2 * SIZE
+    assert asked[0] == {"whole": 2.0, "ragged": accuracy_methods.LEAST}
+
+
+def test_rows_that_are_measured_again_take_the_place_of_earlier_ones(tmp_path):
+    def row(network, stage, target, **about):
+        return {"network": network, "stage": stage, "target": target, **about}
+
+    rows = [row("a", "weights", 2.0), row("a", "fine-tuned", 2.0), row("a", "weights", 3.0), row("b", "weights", 2.0)]
+    rows.append(row("a", "weights", 0.8, aimed_ratio=29.0))
+    target = tmp_path / "accuracy.json"
+    target.write_text(json.dumps({"rows": rows}))
+    assert accuracy.earlier(target, ["a"], ["weights"], [2.0]) == rows[1:4]
+    assert accuracy.earlier(tmp_path / "none.json", ["a"], ["weights"], [2.0]) == []
+
+
+def test_a_quick_run_scores_a_network_at_every_stage(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    data = FOLDER.parents[1] / "shared" / "data"
+    if not (data / "lenet300_mnist.safetensors").exists():
+        pytest.skip("the networks are not here")
+    target = tmp_path / "accuracy.json"
+    monkeypatch.setattr(sys, "argv", ["accuracy.py", "--quick", "--data", str(data), "--json", str(target)])
+    accuracy.main()
+    rows = json.loads(target.read_text())["rows"]
+    assert [row["stage"] for row in rows] == ["weights", "weights", "calibrated", "fine-tuned"]
+    dense = sum(8 * n for n in (784 * 300, 300 * 100, 100 * 10)) / 2 + 4 * 410
+    for row in rows:
+        assert 1.9 < row["bits_per_weight"] < accuracy_methods.LEEWAY * 2
+        assert row["dense_bytes"] == dense
+        assert row["ratio"] == pytest.approx(dense / row["stored_bytes"], rel=1e-3)
+        assert row["score"] > row["dense"] - 2
