@@ -95,7 +95,7 @@ def both(found: Case, monkeypatch: pytest.MonkeyPatch, run: Callable[[Case], Any
 # Twins and blocks.
 
 
-@settings(max_examples=120)
+@settings(max_examples=40)
 @given(shapes, any_levels, any_float, st.booleans(), st.booleans())
 def test_twins_agree_bit_for_bit(
     shape: tuple[int, int, int], levels: Levels, dtype: Any, noisy: bool, whole: bool
@@ -159,7 +159,7 @@ def test_one_pass_is_coordinate_after_coordinate() -> None:
 # Exact moves.
 
 
-@settings(max_examples=120)
+@settings(max_examples=40)
 @given(shapes, any_levels, any_float, st.booleans(), st.integers(1, 5))
 def test_the_objective_never_rises_and_entries_stay_on_the_grid(
     shape: tuple[int, int, int], levels: Levels, dtype: Any, whole: bool, passes: int
@@ -172,7 +172,7 @@ def test_the_objective_never_rises_and_entries_stay_on_the_grid(
     assert Z.dtype == dtype
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(shapes, st.sampled_from(LEVELS[:5]), any_float)
 def test_more_passes_never_raise_it_and_where_nothing_moves_it_ends(
     shape: tuple[int, int, int], levels: Levels, dtype: Any
@@ -185,7 +185,7 @@ def test_more_passes_never_raise_it_and_where_nothing_moves_it_ends(
     np.testing.assert_array_equal(found.descended(200), found.descended(400))
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.tuples(st.integers(0, 2**31), st.just(5), st.integers(1, 8)), st.sampled_from(LEVELS[:5]), any_float)
 def test_every_entry_is_the_best_given_the_others(shape: tuple[int, int, int], levels: Levels, dtype: Any) -> None:
     """Not only no step of 1, no other level at all lowers the objective of a row."""
@@ -222,7 +222,7 @@ def test_a_diagonal_metric_rounds(levels: Levels, dtype: Any) -> None:
     np.testing.assert_allclose(lost, best, atol=4 * np.finfo(dtype).eps * levels.most)  # X is off by g's rounding
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.integers(0, 2**31), st.integers(1, 3), st.sampled_from([Levels(1.0), Levels(1.5), Levels(0.5)]))
 def test_from_all_starts_the_best_is_that_of_brute_force(seed: int, r: int, levels: Levels) -> None:
     """No start ends below the best of all codes, the best one stays where it is, and every end is a local minimum."""
@@ -259,7 +259,7 @@ def test_a_few_random_starts_find_what_brute_force_finds(levels: Levels) -> None
 # Sampling.
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(shapes, any_levels, any_float, st.booleans())
 def test_without_noise_a_sample_is_one_pass_of_descent(
     shape: tuple[int, int, int], levels: Levels, dtype: Any, whole: bool

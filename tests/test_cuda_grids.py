@@ -72,7 +72,7 @@ def check_bits(cupy: Any, size: int, bits: int, offset: int, seed: int) -> None:
     same(bits_cuda.unpack(room[offset:], bits, size), bits_reference.unpack(packed, bits, size))
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(size=st.integers(0, 300), bits=st.integers(1, 16), offset=st.integers(0, 3), seed=SEEDS)
 def test_bits(cupy: Any, size: int, bits: int, offset: int, seed: int) -> None:
     check_bits(cupy, size, bits, offset, seed)
@@ -122,7 +122,7 @@ def check_grid(cupy: Any, rows: int, n: int, bits: int, group: int, rise: bool, 
     same(grid_cuda.decode(cupy.asarray(codes), cupy.asarray(scales), group, zero, dtype), values)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(case=GRIDS)
 def test_grid(cupy: Any, case: Any) -> None:
     check_grid(cupy, *case)
@@ -144,7 +144,7 @@ def check_asymmetric(cupy: Any, rows: int, n: int, bits: int, group: int, _: boo
     same(asymmetric_cuda.decode_asymmetric(cupy.asarray(codes), *pair, group, dtype), values)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(case=GRIDS)
 def test_asymmetric_grid(cupy: Any, case: Any) -> None:
     check_asymmetric(cupy, *case)
@@ -184,7 +184,7 @@ def check_levels(cupy: Any, rows: int, n: int, count: int, group: int, dtype: An
     same(out, values)
 
 
-@settings(max_examples=60)
+@settings(max_examples=20)
 @given(
     rows=st.integers(1, 9), n=st.integers(1, 140), count=st.integers(2, 40), group=st.integers(1, 70),
     dtype=st.sampled_from(FLOATS), seed=SEEDS,
@@ -223,7 +223,7 @@ def check_bitshift(cupy: Any, blocks: int, length: int, bits: int, depth: int, w
         same(out, values)
 
 
-@settings(max_examples=60)
+@settings(max_examples=20)
 @given(
     blocks=st.integers(1, 5), length=st.integers(1, 40), bits=st.integers(1, 8), depth=st.integers(2, 9),
     window=st.integers(0, 12), seed=SEEDS,
@@ -259,7 +259,7 @@ def check_hadamard(cupy: Any, rows: int, n: int, dtype: Any, seed: int) -> None:
         same(made, expected)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(rows=st.integers(1, 5), n=st.integers(1, 130), dtype=st.sampled_from(FLOATS), seed=SEEDS)
 def test_rotations(cupy: Any, rows: int, n: int, dtype: Any, seed: int) -> None:
     check_hadamard(cupy, rows, n, dtype, seed)
@@ -353,7 +353,7 @@ PRODUCTS = st.tuples(
 )  # fmt: skip
 
 
-@settings(max_examples=60)
+@settings(max_examples=20)
 @given(case=PRODUCTS)
 def test_products(cupy: Any, case: Any) -> None:
     """Whole chunks and others."""

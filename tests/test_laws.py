@@ -46,14 +46,14 @@ METHOD_LAWS = (
 
 @every_constraint
 @pytest.mark.parametrize("law", CONSTRAINT_LAWS, ids=lambda law: law.__name__)
-@settings(max_examples=25)
+@settings(max_examples=16)
 @given(data=st.data())
 def test_constraint(law, case: ConstraintCase, data: st.DataObject) -> None:
     law(case, data.draw(weights(case.matrices_only, COMPUTE)))
 
 
 @every_constraint
-@settings(max_examples=25)
+@settings(max_examples=16)
 @given(data=st.data())
 def test_constraint_on_any_numbers(case: ConstraintCase, data: st.DataObject) -> None:
     """Arbitrary finite numbers, which hypothesis shrinks; float32 has its full range, subnormals included."""
@@ -66,7 +66,7 @@ def test_constraint_on_any_numbers(case: ConstraintCase, data: st.DataObject) ->
 
 
 @every_constraint
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(
     kind=st.sampled_from(("gaussian", "heavy tails", "small integers", "zero")),
     dtype=st.sampled_from(COMPUTE),
@@ -90,7 +90,7 @@ def test_method_json(case: MethodCase) -> None:
 
 @every_method
 @pytest.mark.parametrize("law", METHOD_LAWS, ids=lambda law: law.__name__)
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(W=weights())
 def test_method(law, case: MethodCase, W: np.ndarray) -> None:
     law(case, W)
@@ -112,7 +112,7 @@ def test_largest_numbers_stay_finite(case: MethodCase) -> None:
 
 
 @every_method
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(W=weights(matrices_only=True), width=st.sampled_from((0, 1, 5)))
 def test_products(case: MethodCase, W: np.ndarray, width: int) -> None:
     laws.products_are_those_of_the_dense_array(case, W, width)
@@ -144,7 +144,7 @@ def test_same_seed(case: MethodCase, W: np.ndarray, seed: int) -> None:
 
 
 @every_method
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(
     kind=st.sampled_from(("gaussian", "heavy tails", "rows of many sizes", "zero")),
     shape=st.sampled_from(((8, 130), (33, 20), (4, 3, 3, 3))),

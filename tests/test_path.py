@@ -89,7 +89,7 @@ def by_both(words: np.ndarray, case: tuple, count: int | None = None) -> np.ndar
     return found[0]
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(coded())
 def test_decode_inverts_encode(case: tuple) -> None:
     k, labels, run, coder, states = case
@@ -98,7 +98,7 @@ def test_decode_inverts_encode(case: tuple) -> None:
     np.testing.assert_array_equal(by_both(words, case), k)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(coded())
 def test_twins_write_the_same_words_and_count_the_same(case: tuple) -> None:
     k, labels, run, coder, _ = case
@@ -114,7 +114,7 @@ def test_twins_write_the_same_words_and_count_the_same(case: tuple) -> None:
     assert found[0][1].sum() == k.size
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(coded(), st.sampled_from(("flip", "cut", "extend", "noise", "fewer", "more")), st.integers(0, 2**32))
 def test_damaged_words_are_refused_or_read_as_integers(case: tuple, harm: str, seed: int) -> None:
     k, labels, run, coder, states = case
