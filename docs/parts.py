@@ -73,11 +73,16 @@ def write(reports: Reports, folder: Path, table: Table) -> None:
         "xor_alexnet": ("xor_alexnet", xor_alexnet),
         "products": ("products", products),
         "products_threads": ("products_threads", list),
+        "accuracy_weights": ("accuracy", lambda rows: accuracy(rows, "weights")),
+        "accuracy_norms": ("accuracy", lambda rows: accuracy(rows, "batch norm")),
+        "accuracy_calibrated": ("accuracy", lambda rows: accuracy(rows, "calibrated", "calibrated, batch norm")),
+        "accuracy_ratios": ("accuracy", accuracy_ratios),
+        "accuracy_tuned": ("accuracy", accuracy_tuned),
     }
-    pieces = {
-        name: table(subject, choose(reports[subject]["rows"])) if subject in reports else missing(subject)
-        for name, (subject, choose) in tables.items()
-    }
+    pieces = {}
+    for name, (subject, choose) in tables.items():
+        chosen = choose(reports[subject]["rows"]) if subject in reports else []
+        pieces[name] = table(subject, chosen) if chosen else missing(subject)
     known = reports.get("rate_distortion")
     pieces["curves"] = curves(known["rows"], folder / "gaps.svg") if known else missing("rate_distortion")
     for name, text in pieces.items():
@@ -86,7 +91,7 @@ def write(reports: Reports, folder: Path, table: Table) -> None:
 
 def missing(subject: str) -> str:
     """What stands where a benchmark has not been run."""
-    return f"There are no results of `{subject}` in this checkout: `make bench` writes them.\n"
+    return f"There are no such results of `{subject}` in this checkout: `make bench` writes them.\n"
 
 
 def at_aim(rows: Sequence[Row]) -> list[Row]:
@@ -324,3 +329,39 @@ def products(rows: Sequence[Row]) -> list[Row]:
     head = ("shape", "case", "bits_per_weight", "memory_share", "batch 1, repeated")
     order = (*head, *(f"batch {batch}" for batch in batches))
     return [{name: line.get(name) for name in order} for line in lines.values()]
+
+
+def accuracy(rows: Sequence[Row], *stages: str) -> list[Row]:
+    """Scores, with the stored bits, of each network and method: a column for each size. Of several stages the last."""
+    rows = [row for row in rows if row["stage"] in stages and row.get("aimed_ratio") is None]
+    sizes = {f"{bits:g} bits": None for bits in sorted({row["target"] for row in rows})}
+    lines: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: stages.index(row["stage"])):
+        head = {name: row[name] for name in ("network", "measure", "dense", "method")}
+        line = lines.setdefault((row["network"], row["method"]), head | sizes)
+        line[f"{row['target']:g} bits"] = f"{row['score']:.4g} ({row['bits_per_weight']:.2f})"
+    return list(lines.values())
+
+
+def accuracy_ratios(rows: Sequence[Row]) -> list[Row]:
+    """Sizes that are aimed at as a share of the dense network's bytes."""
+    names = ("network", "aimed_ratio", "ratio", "bits_per_weight", "method", "stage", "dense", "score")
+    return columns([row for row in rows if row.get("aimed_ratio") is not None], names)
+
+
+def accuracy_tuned(rows: Sequence[Row]) -> list[Row]:
+    """What was trained, beside the scores of the same method and size before: a column for each stage."""
+    key = ("network", "target", "aimed_ratio", "method")
+    lines: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        if row["stage"] == "fine-tuned":
+            head = {
+                name: row.get(name) for name in ("network", "measure", "method", "bits_per_weight", "steps", "dense")
+            }
+            lines[tuple(map(row.get, key))] = head
+    before = ("weights", "batch norm", "calibrated", "calibrated, batch norm", "fine-tuned")
+    for row in rows:
+        if (line := lines.get(tuple(map(row.get, key)))) is not None:
+            line[row["stage"]] = row["score"]
+    names = ("network", "measure", "method", "bits_per_weight", "steps", "dense", *before)
+    return columns(list(lines.values()), names)

@@ -178,14 +178,14 @@ class SecondMoment:
         """
         _check_numbers(x)
         shape = tuple(x.shape)
+        if shape and not math.prod(shape):
+            return
         if not shape or (self._count and shape[-1] != len(self._sum)):
             allowed = f"inputs (..., {len(self._sum)}), as before" if self._count else "inputs (..., n)"
             raise refuse("x", found=f"shape {shape}", allowed=allowed)
-        if not math.prod(shape):
-            return
         rows = to_host(x).reshape(-1, shape[-1])
         total = np.zeros((shape[-1], shape[-1])) if not self._count else self._sum.copy()
-        step = max(1, _BLOCK // shape[-1])
+        step = max(shape[-1], _BLOCK // shape[-1])  # of fewer rows the sum itself would take longer than their products
         with np.errstate(over="ignore", invalid="ignore"):
             for start in range(0, len(rows), step):
                 block = rows[start : start + step].astype(np.float64)

@@ -14,6 +14,8 @@ PAGES = (
     "README.md",
     "docs/index.md",
     "docs/tutorial.md",
+    "docs/tutorial-torch.md",
+    "docs/tutorial-jax.md",
     "docs/howto/choose-a-method.md",
     "docs/howto/compress-a-checkpoint.md",
     "docs/explanation/quantization.md",
@@ -23,9 +25,15 @@ PAGES = (
     "docs/explanation/products.md",
     "docs/howto/write-a-method-or-codec.md",
     "docs/howto/use-in-a-layer.md",
+    "docs/howto/embed-in-a-framework.md",
 )
 # Beside what factorq itself needs:
-NEEDS = dict.fromkeys(("docs/howto/use-in-a-layer.md", "docs/explanation/products.md"), "torch")
+NEEDS = {
+    "docs/tutorial-torch.md": "torch",
+    "docs/tutorial-jax.md": "jax",
+    "docs/howto/use-in-a-layer.md": "torch",
+    "docs/explanation/products.md": "torch",
+}
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 

@@ -2,8 +2,7 @@
 
 ``apply(params, x)`` is ``x @ W.T``, or a convolution with W. What is trained are the numbers behind the factors
 (:class:`factorq.Trainable`), the leaves of :class:`Params`: the functions here round them to what would be stored, and
-gradients pass through the rounding. Importing this also makes :class:`factorq.Factorization` a pytree: its leaves are
-the bytes of its buffers, uint8, so that none of them is rounded on a device or moved by an optimizer.
+gradients pass through the rounding. A :class:`factorq.Factorization` is a pytree, too, of the bytes that it stores.
 """
 
 from __future__ import annotations
@@ -28,16 +27,12 @@ import jax.numpy as jnp
 from ..arrays import FLOATS, Home, dtype_name, is_array
 from ..errors import ArtifactError, refuse, refuse_type, within
 from ..factorization import Factorization, Trainable
-from ..factorization.layers import Conv, Padding, Sizes, source, steps
-from ..factorization.trainable import Traced
-from ..forms import Form, Leaf
+from ..factorization.layers import Conv, Padding, Sizes, source
+from ..forms import Leaf
 
-__all__ = [
-    "OPS", "Params", "apply", "embed", "from_factorization", "through", "to_dense", "to_factorization",
-]  # fmt: skip
+__all__ = ["OPS", "Params", "apply", "embed", "from_factorization", "through", "to_dense", "to_factorization"]
 
-Array = Any
-"""A JAX array, or what stands for one while JAX traces a function."""
+Array = Any  # or what stands for one while JAX traces a function
 
 through = jax.custom_vjp(lambda value, x: value)
 """``value``, with the gradient of ``x``: the straight-through primitive, for arrays of one shape and dtype."""
@@ -83,7 +78,6 @@ class _Ops:
 
 
 OPS = _Ops()
-"""What JAX brings to the core (:class:`factorq.codecs.base.Ops`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +110,8 @@ class Params:
         return self.behind.trainable.before
 
     def __repr__(self) -> str:
-        F, names = self.before, ", ".join(self.parameters) or "frozen"
-        return f"Params({'x'.join(map(str, F.shape))}, {F.method_config.get('id')}: {names})"
+        shape, names = "x".join(map(str, self.before.shape)), ", ".join(self.parameters) or "frozen"
+        return f"Params({shape}, {self.before.method_config.get('id')}: {names})"
 
 
 jax.tree_util.register_dataclass(Params, data_fields=["parameters"], meta_fields=["behind"])
@@ -131,8 +125,7 @@ def from_factorization(F: Any, *, start: Any = None, reselect: bool = False, fro
     F : Factorization, or a tree of them and of arrays
     start : array, or a tree like F of arrays, optional
     reselect, frozen : bool
-        As for :class:`factorq.Trainable`: the W from which training starts as near as it is stored; whether masks may
-        change; whether nothing is to be trained.
+        As for :class:`factorq.Trainable`.
 
     Returns
     -------
@@ -191,10 +184,10 @@ def to_factorization(params: Any) -> Any:
 
     def stored(x: Any) -> Any:
         if isinstance(x, Params):
-            return x.behind.trainable.factorization({name: np.asarray(y) for name, y in x.parameters.items()})
-        if not is_array(x):
-            raise refuse_type("params", found=type(x).__name__, allowed="Params and arrays")
-        return np.asarray(x)
+            return x.behind.trainable.factorization(jax.tree.map(np.asarray, dict(x.parameters)))
+        if is_array(x):
+            return np.asarray(x)
+        raise refuse_type("params", found=type(x).__name__, allowed="Params and arrays")
 
     return jax.tree.map(stored, params, is_leaf=lambda x: isinstance(x, Params))
 
@@ -235,18 +228,17 @@ def apply(
     ArgumentError, ArgumentTypeError
         If x is not as above, or a setting does not fit the shape of W.
     """
-    x = jnp.asarray(x)
+    x, shape = jnp.asarray(x), _shape(params)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise refuse_type("x", found=f"an array of {x.dtype}", allowed="a floating one")
-    form = _form(params, dtype_name(x))
-    layer = source(form.shape, stride, padding, dilation, groups)
-    axes, inputs = len(layer.kernel), form.shape[1] * layer.groups
+    layer = source(shape, stride, padding, dilation, groups)
+    axes, inputs = len(layer.kernel), shape[1] * layer.groups
     if x.ndim <= axes or x.shape[-1 - axes] != inputs:
-        allowed = f"(.., {inputs}{', size' * axes}) for a weight {form.shape}"
+        allowed = f"(.., {inputs}{', size' * axes}) for a weight {shape}"
         raise refuse("x", found=f"an array of shape {x.shape}", allowed=allowed)
     before = x.shape[: -1 - axes]
     flat = x.reshape(math.prod(before), *x.shape[-1 - axes :])
-    y = reduce(add, (_applied(sequence, flat) for sequence in steps(form, layer, factored)))
+    y = reduce(add, (_applied(sequence, flat) for sequence in _steps(params, layer, factored, dtype_name(x))))
     if bias is not None:
         y = y + jnp.asarray(bias).astype(y.dtype).reshape(-1, *(1,) * axes)
     return y.reshape(*before, *y.shape[1:])
@@ -270,9 +262,9 @@ def embed(params: Params | Factorization, ids: Array) -> Array:
     ArgumentError
         If W is no matrix.
     """
-    ids, form = jnp.asarray(ids), _form(params, _own(params))
-    if len(form.shape) != 2:
-        raise refuse("params", found=f"a weight of shape {form.shape}", allowed="a matrix")
+    ids, shape = jnp.asarray(ids), _shape(params)
+    if len(shape) != 2:
+        raise refuse("params", found=f"a weight of shape {shape}", allowed="a matrix")
 
     def rows(sequence: Sequence[Conv]) -> Array:
         found = sequence[-1].weight[ids]
@@ -280,8 +272,8 @@ def embed(params: Params | Factorization, ids: Array) -> Array:
             found = found @ conv.weight
         return found
 
-    few = math.prod(ids.shape) < form.shape[0]  # else W takes less than each row on its own
-    return reduce(add, (rows(sequence) for sequence in steps(form, source(form.shape, 1, 0, 1, 1), few)))
+    few = math.prod(ids.shape) < shape[0]  # else W takes less than each row on its own
+    return reduce(add, map(rows, _steps(params, source(shape, 1, 0, 1, 1), few, _own(params))))
 
 
 def to_dense(params: Params | Factorization) -> Array:
@@ -296,13 +288,17 @@ def to_dense(params: Params | Factorization) -> Array:
     Array
     """
     with jax.default_matmul_precision("highest"):
-        return _form(params).dense().astype(_own(params))
+        ((conv,),) = _steps(params, source(_shape(params), 1, 0, 1, 1), False, _own(params))
+    return conv.weight
 
 
 def _applied(sequence: Sequence[Conv], x: Array) -> Array:
     for conv in sequence:
         if conv.kernel:
-            padding = "SAME" if conv.padding == "same" else [(p, p) for p in conv.padding]
+            padding = [(p, p) for p in conv.padding if conv.padding != "same"]
+            if conv.padding == "same":  # as at stride 1, where lax would pad for the stride
+                wide = [d * (k - 1) for d, k in zip(conv.dilation, conv.kernel, strict=True)]
+                padding = [(n // 2, n - n // 2) for n in wide]
             settings = {"rhs_dilation": conv.dilation, "feature_group_count": conv.groups}
             x = jax.lax.conv_general_dilated(x, conv.weight, conv.stride, padding, **settings)
         else:
@@ -310,22 +306,26 @@ def _applied(sequence: Sequence[Conv], x: Array) -> Array:
     return x
 
 
-def _form(params: Params | Factorization, dtype: str | None = None) -> Form:
-    """The form over JAX arrays, its factors as ``dtype``; a factorization is one array by then."""
+def _steps(params: Params | Factorization, layer: Conv, factored: bool | None, dtype: str) -> Sequence[Sequence[Conv]]:
+    """The layers in place of ``layer``, their weights of ``dtype``; a factorization is one array."""
     if isinstance(params, Params):
         behind = params.behind
-        return behind.trainable.form(OPS, params.parameters, behind.constants, dtype)
-    own, form = _own(params), params.form
-    traced = isinstance(form, Leaf) and isinstance(form.factor, _Bytes)
-    W = form.dense() if traced else jnp.asarray(np.asarray(params), own)
-    return Leaf(Traced(W.astype(dtype or own), form.shape))
+        return behind.trainable.steps(OPS, params.parameters, behind.constants, layer, factored, dtype)
+    traced = isinstance(params.form, Leaf) and isinstance(params.form.factor, _Bytes)
+    W = params.form.dense() if traced else jnp.asarray(np.asarray(params), _own(params))
+    return ((replace(layer, weight=W.astype(dtype)),),)
+
+
+def _shape(params: Params | Factorization) -> tuple[int, ...]:
+    _own(params)
+    return params.before.shape if isinstance(params, Params) else params.form.shape
 
 
 def _own(params: Params | Factorization) -> str:
     """The dtype of W, as near as JAX has it."""
-    if not isinstance(params, Params | Factorization):
-        raise refuse_type("params", found=type(params).__name__, allowed="Params or a Factorization")
     F = params.before if isinstance(params, Params) else params
+    if not isinstance(F, Factorization):
+        raise refuse_type("params", found=type(params).__name__, allowed="Params or a Factorization")
     return str(jax.dtypes.canonicalize_dtype(FLOATS[F.home.dtype]).name)
 
 
@@ -350,7 +350,9 @@ class _Record:
         """F with other bytes."""
         each = zip(self.layout, map(np.asarray, leaves), strict=True)
         buffers = {name: x.view(dtype).reshape(shape) for (name, dtype, shape), x in each if x.dtype == np.uint8}
-        return replace(self.F, form=Factorization.from_record(self.F.record(), buffers).form)
+        same = all(x.tobytes() == buffers[name].tobytes() for name, x in self.F.buffers().items())
+        error = self.F.relative_error if same else float("nan")  # of other numbers nobody knows it
+        return replace(self.F, form=Factorization.from_record(self.F.record(), buffers).form, relative_error=error)
 
 
 @dataclass(frozen=True, eq=False)

@@ -187,15 +187,21 @@ def steps(form: Form, layer: Conv, factored: bool | None = None) -> tuple[tuple[
     The leaves may be arrays of any library. ``factored`` says whether to apply the factors in turn, where they allow
     it, or to build the weight; None for what takes fewer multiplications.
     """
-    if factored is not False and isinstance(form, Sum):
-        return tuple(step for term in form.terms for step in steps(term, layer, factored))
-    if factored is not False and (isinstance(form, Chain | CP | Folded)):
+    if factored is not False:
+        found = _in_turn(form, layer)
+        if factored or sum(map(_macs, found)) < math.prod(form.shape):
+            return found
+    return ((replace(layer, weight=form.dense()),),)
+
+
+def _in_turn(form: Form, layer: Conv) -> tuple[tuple[Conv, ...], ...]:
+    if isinstance(form, Sum):
+        return tuple(sequence for term in form.terms for sequence in _in_turn(term, layer))
+    if isinstance(form, Chain | CP | Folded):
         try:
-            sequence, _ = _sequence(form, layer, 32)
+            return (_sequence(form, layer, 32)[0],)
         except ArgumentError:  # factors that do not contract like layers
-            return ((replace(layer, weight=form.dense()),),)
-        if factored or _macs(sequence) < math.prod(form.shape):
-            return (sequence,)
+            pass
     return ((replace(layer, weight=form.dense()),),)
 
 
@@ -244,7 +250,7 @@ def _sequence(form: Form, layer: Conv, dense_bits: int) -> tuple[tuple[Conv, ...
 
 
 def _per_group(components: Matrix, groups: int) -> Matrix:
-    """A copy of all components (r, n) for every group, since its outputs see its inputs alone: (groups * r, n)."""
+    """All components (r, n) for every group, since its outputs see its inputs alone: (groups * r, n)."""
     if groups == 1:
         return components
     copied: Matrix = components[np.arange(groups * components.shape[0]) % components.shape[0]]

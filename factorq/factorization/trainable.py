@@ -9,18 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import Array, to_host
+from ..codecs import Rotation
 from ..codecs.base import Encoded, Frozen, Ops, Shadow
 from ..codecs.base.shadow import Arrays, Tensor, Tensors
 from ..errors import refuse, refuse_type
-from ..forms import Folded, Form, Leaf, Rotated, Sum, Tucker
+from ..forms import Chain, Folded, Form, Leaf, Rotated, Sum
 from ..forms.axes import Axes, contracted
 from ..forms.mapped import rebuilt
 from ..forms.rotated import turned, unturned
 from ..measure import relative_error
+from . import layers
+from .layers import Conv
 from .result import Factorization
 
 _TRAINED = "trained"
-_ORTHONORMAL = 1e-4
 
 
 class Trainable:
@@ -33,7 +36,7 @@ class Trainable:
     Parameters
     ----------
     F : Factorization
-    start : NDArray, optional
+    start : array, optional
         The W that F stands for: training starts from it wherever its entries are rounded to what is stored, and not
         from the middle of all that is rounded to the same. Where F is a product of factors it says nothing.
     reselect : bool
@@ -59,7 +62,7 @@ class Trainable:
     """
 
     def __init__(
-        self, F: Factorization, *, start: NDArray[Any] | None = None, reselect: bool = False, frozen: bool = False
+        self, F: Factorization, *, start: Array | None = None, reselect: bool = False, frozen: bool = False
     ) -> None:
         if not isinstance(F, Factorization):
             raise refuse_type("F", found=type(F).__name__, allowed="a Factorization")
@@ -67,7 +70,7 @@ class Trainable:
         self._shadows: dict[str, Shadow] = {
             name: Frozen(factor) if frozen else factor.shadow(reselect) for name, factor in F.encoded.items()
         }
-        starts = _starts(F.form, None if start is None else _start(start, F.shape))
+        starts = _starts(F.form, None if start is None else _start(start, F))
         self._first = {
             name: shadow.parameters(of_leaf)
             for (name, shadow), of_leaf in zip(self._shadows.items(), starts, strict=True)
@@ -81,7 +84,7 @@ class Trainable:
         """Other arrays that :meth:`form` needs, ``<factor>.<name>``: floating numbers, or int64 indices."""
         return {f"{name}.{key}": x for name, own in self._shadows.items() for key, x in own.constants().items()}
 
-    def form(self, ops: Ops, parameters: Tensors, constants: Tensors, dtype: str | None = None) -> Form:
+    def form(self, ops: Ops, parameters: Tensors, constants: Tensors) -> Form:
         """The form of F over tensors: its ``dense()`` and its products carry gradients to ``parameters``.
 
         Parameters
@@ -90,18 +93,16 @@ class Trainable:
             What the framework brings.
         parameters, constants : mapping from str to tensor
             Those of the methods of these names.
-        dtype : str, optional
-            The dtype of the factors, such as "bfloat16", once they are rounded; by default that of the parameters.
 
         Returns
         -------
         Form
         """
-        leaves = {}
+        leaves = []
         for name, shadow in self._shadows.items():
             value = shadow.value(ops, _of(name, parameters), _of(name, constants))
-            leaves[name] = Leaf(Traced(value if dtype is None else ops.cast(value, dtype), shadow.encoded.shape))
-        order = iter(leaves.values())
+            leaves.append(Leaf(Traced(value, shadow.encoded.shape)))
+        order = iter(leaves)
 
         def change(part: Form) -> Form | None:
             if isinstance(part, Rotated):
@@ -109,6 +110,38 @@ class Trainable:
             return next(order) if isinstance(part, Leaf) else None
 
         return rebuilt(self.before.form, change)
+
+    def steps(
+        self,
+        ops: Ops,
+        parameters: Tensors,
+        constants: Tensors,
+        layer: Conv,
+        factored: bool | None = None,
+        dtype: str | None = None,
+    ) -> tuple[tuple[Conv, ...], ...]:
+        """Sequences of layers whose outputs add up to that of ``layer``, which has the weight W, over tensors.
+
+        Parameters
+        ----------
+        ops, parameters, constants
+            As for :meth:`form`.
+        layer : Conv
+            The settings, as :func:`factorq.factorization.layers.source` gives them; its weight is not read.
+        factored : bool, optional
+            Whether to apply the factors in turn, where they allow it, or to build W; by default what takes fewer
+            multiplications.
+        dtype : str, optional
+            That of the weights: they are made in the dtype of the parameters, then rounded.
+
+        Returns
+        -------
+        tuple of tuple of Conv
+        """
+        made = layers.steps(self.form(ops, parameters, constants), layer, factored)
+        if dtype is None:
+            return made
+        return tuple(_rounded(ops, sequence, dtype) for sequence in made)
 
     def factorization(self, parameters: Mapping[str, NDArray[Any]]) -> Factorization:
         """F with the trained parameters stored in the place of its own: the same codecs, bits, masks and scales.
@@ -125,7 +158,7 @@ class Trainable:
         -------
         Factorization
             Its ``relative_error``, against a W that nobody has seen, is NaN unless nothing changed; ``status`` says by
-            how much the array moved.
+            how much the array moved, and where codes were found again to keep their size.
 
         Raises
         ------
@@ -156,8 +189,9 @@ class Trainable:
         )
         was = F.status.removeprefix(f"{_TRAINED}; ")
         moved = relative_error(np.asarray(F), np.asarray(trained))
-        how = f"{_TRAINED}; moved by {moved:.3g} of its norm; before that, at relative error {F.relative_error:.3g}: "
-        return replace(trained, status=how + was)
+        remarks = [f"{name}: {shadow.remark}; " for name, shadow in self._shadows.items() if shadow.remark]
+        how = f"{_TRAINED}; moved by {moved:.3g} of its norm; {''.join(remarks)}"
+        return replace(trained, status=f"{how}before that, at relative error {F.relative_error:.3g}: {was}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,36 +243,51 @@ class _Turned(Form):
         ).reshape(self.shape)
 
 
-def _start(start: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    x = np.asarray(start)
-    if x.shape != shape or not np.isfinite(x).all():
-        found = f"shape {x.shape}" if x.shape != shape else "numbers that are not finite"
-        raise refuse("start", found=found, allowed=f"finite numbers of shape {shape}")
+def _rounded(ops: Ops, sequence: tuple[Conv, ...], dtype: str) -> tuple[Conv, ...]:
+    """The layers with weights of ``dtype``; in float16 of about one size, since factors may be integers and 1e-9."""
+    weights = [conv.weight for conv in sequence]
+    if dtype == "float16" and len(weights) > 1:
+        xp = ops.xp
+        sizes = [ops.stopped(xp.abs(W).max()) for W in weights]
+        whole = [xp.round(xp.log2(xp.where(size > 0, size, xp.ones_like(size)))) for size in sizes]
+        shifts = [xp.round(sum(whole[1:], whole[0]) / len(whole)) - k for k in whole[:-1]]
+        shifts.append(-sum(shifts[1:], shifts[0]))
+        weights = [W * xp.exp2(shift) for W, shift in zip(weights, shifts, strict=True)]
+    return tuple(replace(conv, weight=ops.cast(W, dtype)) for conv, W in zip(sequence, weights, strict=True))
+
+
+def _start(start: Array, F: Factorization) -> NDArray[Any]:
+    x = to_host(start).astype(np.float64 if F.home.dtype == "float64" else np.float32)
+    if x.shape != F.shape or not np.isfinite(x).all():
+        found = f"shape {x.shape}" if x.shape != F.shape else "numbers that are not finite"
+        raise refuse("start", found=found, allowed=f"finite numbers of shape {F.shape}")
     return x
 
 
 def _starts(form: Form, W: NDArray[Any] | None) -> list[NDArray[Any] | None]:
     """What each leaf would be if ``form`` stood for W exactly; None where that is not one array."""
-    if W is not None and isinstance(form, Leaf):
+    if W is None:
+        return [None] * len(form.leaves())
+    if isinstance(form, Leaf):
         return [W]
-    if W is not None and isinstance(form, Folded):
+    if isinstance(form, Folded):
         return _starts(form.inner, form.fold.apply(W))
-    if W is not None and isinstance(form, Rotated):
+    if isinstance(form, Rotated):
         matrix = np.ascontiguousarray(W.reshape(W.shape[0], -1))
         return _starts(form.inner, turned(matrix, form.right, form.left).reshape(W.shape))
-    if W is not None and isinstance(form, Tucker):
-        core = W
-        for mode, factor in enumerate(form.factors):
-            U = factor.dense()
-            if U.shape[0] != U.shape[1] or not np.allclose(U.T @ U, np.eye(len(U)), atol=_ORTHONORMAL):
-                return [None] * len(form.leaves())
-            core = (core.swapaxes(mode, -1) @ U).swapaxes(mode, -1)
-        return [*_starts(form.core, core), *(None for _ in range(len(form.leaves()) - len(form.core.leaves())))]
-    if W is not None and isinstance(form, Sum):  # the last term was made from what the others left over
+    if isinstance(form, Chain) and _is_basis(form.A):  # a transform: what it is applied to
+        return [None, *_starts(form.B, form.A.dense().T @ W)]
+    if isinstance(form, Chain) and _is_basis(form.B):
+        return [*_starts(form.A, W @ form.B.dense().T), None]
+    if isinstance(form, Sum):  # the last term was made from what the others left over
         *others, last = form.terms
         left = W - sum(term.dense() for term in others)
         return [*(None for term in others for _ in term.leaves()), *_starts(last, left)]
     return [None] * len(form.leaves())
+
+
+def _is_basis(form: Form) -> bool:
+    return isinstance(form, Leaf) and isinstance(form.factor, Rotation)
 
 
 def _of(name: str, tensors: Tensors) -> Tensors:

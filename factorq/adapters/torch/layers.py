@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import reduce
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from torch.nn import functional
 
 from ...errors import refuse, refuse_type
 from ...factorization import Factorization, Trainable
-from ...factorization.layers import Conv, source, steps
+from ...factorization.layers import Conv, source
 
 KINDS = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CONVS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
@@ -24,12 +26,12 @@ class _Host(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, function: Any, adjoint: Any) -> Tensor:
-        ctx.adjoint = adjoint
+        ctx.function, ctx.adjoint = function, adjoint
         return torch.from_numpy(np.ascontiguousarray(function(x.detach().cpu().numpy()))).to(x.device, x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
-        return None if ctx.adjoint is None else _Host.apply(gradients[0], ctx.adjoint, None), None, None
+        return None if ctx.adjoint is None else _Host.apply(gradients[0], ctx.adjoint, ctx.function), None, None
 
 
 class _Ops:
@@ -58,7 +60,9 @@ class _Ops:
 class Factors(nn.Module):  # type: ignore[misc]
     """The trainable numbers behind a factorization; layers with tied weights share one.
 
-    They stay in float32 (float64 for a float64 W) when the model is cast: only devices are followed.
+    They stay in float32 (float64 for a float64 W) when the model is cast: only devices are followed. In evaluation mode
+    what they contract to is kept until gradients are recorded or the mode is set, so that a change through ``.data`` is
+    seen after the next ``eval()``. ``origin``, a buffer, tells one factorization from another in a checkpoint.
 
     Parameters
     ----------
@@ -72,30 +76,39 @@ class Factors(nn.Module):  # type: ignore[misc]
         self, F: Factorization, *, start: Tensor | None = None, reselect: bool = False, frozen: bool = False
     ) -> None:
         super().__init__()
-        W = None if start is None else start.detach().cpu().to(getattr(torch, _compute(F))).numpy()
-        self.behind = Trainable(F, start=W, reselect=reselect, frozen=frozen)
-        self._made: tuple[Any, Any] | None = None
+        start = None if start is None else start.detach()
+        self.behind = Trainable(F, start=start, reselect=reselect, frozen=frozen)
+        self._made: dict[Any, Any] = {}
         # A module's names cannot have dots.
-        self._names = {name: name.replace(".", "__") for name in self.behind.parameters()}
-        for name, x in self.behind.parameters().items():
+        parameters, constants = self.behind.parameters(), self.behind.constants()
+        self._names = {name: name.replace(".", "__") for name in parameters}
+        self._fixed = {name: f"fixed__{name.replace('.', '__')}" for name in constants}
+        for name, x in parameters.items():
             self.register_parameter(self._names[name], nn.Parameter(torch.tensor(x)))
-        self._fixed = {name: f"fixed__{name.replace('.', '__')}" for name in self.behind.constants()}
-        for name, x in self.behind.constants().items():
+        for name, x in constants.items():
             self.register_buffer(self._fixed[name], torch.tensor(x), persistent=False)
+        self.register_buffer("origin", torch.tensor(list(_digest(F)), dtype=torch.uint8))
 
     def steps(self, layer: Conv, factored: bool | None, dtype: str | None) -> tuple[tuple[Conv, ...], ...]:
-        """The layers that stand for ``layer``, made anew where gradients are recorded, else once."""
+        """The layers in place of ``layer``, made anew where gradients are recorded or in training mode, else once."""
         numbers = {name: getattr(self, key) for name, key in self._names.items()}
         constants = {name: getattr(self, key) for name, key in self._fixed.items()}
-        records = torch.is_grad_enabled() and any(x.requires_grad for x in numbers.values())
-        if records or torch.compiler.is_compiling():
-            return steps(self.behind.form(_Ops, numbers, constants, dtype), layer, factored)
-        state = (dtype, factored, layer.groups, *((id(x), x._version, x.device) for x in numbers.values()))
-        if self._made is None or self._made[0] != state:
-            with torch.no_grad():
-                made = steps(self.behind.form(_Ops, numbers, constants, dtype), layer, factored)
-            self._made = state, made
-        return self._made[1]
+
+        def make() -> tuple[tuple[Conv, ...], ...]:
+            with torch.autocast(self.origin.device.type, enabled=False) if autocast(self.origin) else nullcontext():
+                return self.behind.steps(_Ops, numbers, constants, layer, factored, dtype)
+
+        if torch.compiler.is_compiling():
+            return make()
+        if torch.is_grad_enabled() and any(x.requires_grad for x in numbers.values()):
+            self._made = {}  # an optimizer may change the numbers without a trace
+            return make()
+        key = (dtype, factored, layer.stride, layer.padding, layer.dilation, layer.groups)
+        state = tuple((x.data_ptr(), None if x.is_inference() else x._version, x.device) for x in numbers.values())
+        if self.training or key not in self._made or self._made[key][0] != state:
+            with torch.inference_mode(False), torch.no_grad():  # what is kept may serve under autograd later
+                self._made[key] = state, make()
+        return self._made[key][1]  # type: ignore[no-any-return]
 
     def factorization(self) -> Factorization:
         """What would be stored: the factorization as it was made if nothing was trained."""
@@ -103,14 +116,28 @@ class Factors(nn.Module):  # type: ignore[misc]
         return self.behind.factorization(numbers)
 
     def train(self, mode: bool = True) -> Factors:
-        self._made = None
+        self._made = {}
         super().train(mode)
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Factors:
-        self._made = None
-        super()._apply(lambda x: x.to(fn(x.new_empty(0)).device), recurse)
+        self._made = {}
+
+        def moved(x: Tensor) -> Tensor:
+            y = fn(x)
+            return y if y.dtype == x.dtype else x.to(y.device)
+
+        super()._apply(moved, recurse)
         return self
+
+    def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
+        other, errors = state.get(f"{prefix}origin"), rest[-1]
+        if other is not None and not torch.equal(other.cpu(), self.origin.cpu()):
+            errors.append(f"{prefix}origin: numbers behind another factorization; use from_state_dict")
+        super()._load_from_state_dict(state, prefix, *rest)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_made": {}}
 
 
 class Layer(nn.Module):  # type: ignore[misc]
@@ -121,7 +148,7 @@ class Layer(nn.Module):  # type: ignore[misc]
     factors : Factors
     bias : Parameter or None
     weight : Tensor
-        The weight that the factors contract to, with gradients, in the dtype of W.
+        The weight that the factors contract to, with gradients, in the dtype of W or that to which the model was cast.
     """
 
     def __init__(self, factors: Factors, like: nn.Module | None, bias: Tensor | None, factored: bool | None) -> None:
@@ -131,21 +158,29 @@ class Layer(nn.Module):  # type: ignore[misc]
         self._looks_up = isinstance(like, nn.Embedding) or bool(getattr(like, "_looks_up", False))
         self._padding_idx = getattr(like, "padding_idx", getattr(like, "_padding_idx", None))
         self._pad: tuple[Any, str] | None = getattr(like, "_pad", None)
-        self._dtype, self._layer = factors.behind.before.home.dtype, _settings(factors.behind.before.shape, like)
+        self._layer = _settings(factors.behind.before.shape, like)
+        dtype = getattr(torch, factors.behind.before.home.dtype)  # and where the model is cast, that
+        self.register_buffer("_kind", torch.empty(0, dtype=dtype), persistent=False)
         if like is not None and getattr(like, "padding_mode", "zeros") != "zeros":
             self._pad = like._reversed_padding_repeated_twice, like.padding_mode
 
     @property
     def weight(self) -> Tensor:
-        ((conv,),) = self.factors.steps(self._layer, False, self._dtype)
+        ((conv,),) = self.factors.steps(self._layer, False, self._name)
         return conv.weight
+
+    @property
+    def _name(self) -> str:
+        return str(self._kind.dtype).removeprefix("torch.")
 
     def forward(self, x: Tensor) -> Tensor:
         if self._looks_up:
             return self._rows(x)
+        if not x.is_floating_point():
+            raise refuse_type("x", found=f"a tensor of {x.dtype}", allowed="a floating one")
         if self._pad is not None:
             x = functional.pad(x, self._pad[0], mode=self._pad[1])
-        dtype = None if torch.is_autocast_enabled(x.device.type) else str(x.dtype).rpartition(".")[2]
+        dtype = None if autocast(x) else str(x.dtype).removeprefix("torch.")
         bias = self.bias if dtype is None or self.bias is None else self.bias.to(x.dtype)
         first, *others = self.factors.steps(self._layer, self.factored, dtype)
         return sum((_in_turn(sequence, x, None) for sequence in others), _in_turn(first, x, bias))
@@ -154,7 +189,7 @@ class Layer(nn.Module):  # type: ignore[misc]
         """The rows of the weight at ``index``: those of the last factor, times the ones before it."""
         first, *others = (
             reduce(lambda rows, conv: rows @ conv.weight, reversed(sequence[:-1]), self._looked_up(index, sequence[-1]))
-            for sequence in self.factors.steps(self._layer, self.factored, self._dtype)
+            for sequence in self.factors.steps(self._layer, self.factored, self._name)
         )
         return sum(others, first)
 
@@ -166,8 +201,27 @@ class Layer(nn.Module):  # type: ignore[misc]
         return f"{'x'.join(map(str, F.shape))}, {F.method_config.get('id')}, {F.bits_per_weight:.3g} bits per weight"
 
 
-def _compute(F: Factorization) -> str:
-    return "float64" if F.home.dtype == "float64" else "float32"
+def replaceable(layer: Any) -> bool:
+    """Whether a module does what one of PyTorch's layers does, with its weight."""
+    return isinstance(layer, KINDS) and type(layer).forward in {kind.forward for kind in KINDS}
+
+
+def autocast(x: Tensor) -> bool:
+    """Whether products of such a tensor are cast automatically."""
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # type: ignore[no-any-return]
+
+
+def _digest(F: Factorization) -> bytes:
+    found = blake2b(digest_size=8)
+    for name, x in F.buffers().items():
+        found.update(name.encode() + x.tobytes())
+    return found.digest()
+
+
+def shape_of(layer: Any) -> tuple[int, ...]:
+    """The shape of the weight of a layer."""
+    return layer.factors.behind.before.shape if isinstance(layer, Layer) else tuple(layer.weight.shape)
 
 
 def _settings(shape: tuple[int, ...], like: Any) -> Conv:
@@ -204,7 +258,8 @@ def to_module(
 
     Parameters
     ----------
-    F : Factorization, or Factors of another layer to share its parameters (tied weights)
+    F : Factorization or Factors
+        Factors are those of another layer, to share its parameters (tied weights); the last two arguments do not count.
     like : Linear, Embedding, Conv1d, Conv2d, Conv3d or Layer, optional
         The layer whose place it takes: its settings, bias and device, and its weight as the start of training. By
         default linear, or a convolution of stride 1.
@@ -224,15 +279,19 @@ def to_module(
     ArgumentTypeError, ArgumentError
         If ``like`` is of another kind, or its weight of another shape.
     """
-    if like is not None and not isinstance(like, (*KINDS, Layer)):
-        allowed = "Linear, Embedding, Conv1d, Conv2d or Conv3d"
+    if like is not None and not (replaceable(like) or isinstance(like, Layer)):
+        allowed = "Linear, Embedding, Conv1d, Conv2d or Conv3d, with the forward that it has there"
         raise refuse_type("like", found=type(like).__name__, allowed=allowed)
+    for option in ("max_norm", "scale_grad_by_freq", "sparse"):
+        if getattr(like, option, None):
+            raise refuse("like", found=f"an Embedding with {option}", allowed="one without")
     shape = F.behind.before.shape if isinstance(F, Factors) else tuple(getattr(F, "shape", ()))
-    if like is not None and tuple(like.weight.shape) != shape:
-        raise refuse("F", found=f"shape {shape}", allowed=f"that of the layer's weight, {tuple(like.weight.shape)}")
+    wanted = shape if like is None else shape_of(like)
+    if wanted != shape:
+        raise refuse("F", found=f"shape {shape}", allowed=f"that of the layer's weight, {wanted}")
     start = like.weight if isinstance(like, KINDS) else None
     factors = F if isinstance(F, Factors) else Factors(F, start=start, reselect=reselect, frozen=frozen)
-    if getattr(like, "max_norm", None) is not None:
-        raise refuse("like", found="an Embedding with max_norm", allowed="one that does not change its weight")
+    if start is not None and not start.requires_grad:
+        factors.requires_grad_(False)
     layer = Layer(factors, like, bias if bias is not None else getattr(like, "bias", None), factored)
     return layer if like is None else layer.to(next(like.parameters()).device).train(like.training)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from itertools import cycle, islice
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,10 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...calibration import ChannelMoments, SecondMoment
-from ...errors import refuse
-from .layers import KINDS, Layer
+from ...errors import refuse, refuse_type, within
+from .layers import KINDS, Layer, shape_of
 
+_CONSTANT = 1e-6  # a channel whose variance is a smaller part of what it has become
 _ROWS = 1 << 15  # inputs of a layer that are added to its second moment at a time
 
 
@@ -66,10 +67,14 @@ def accumulate_gram(
         for part in flat.split(max(1, _ROWS // max(flat[:1].numel() // flat.shape[1], 1))):
             moments[name].update(_patches(layer, part))
 
-    with _evaluating(model), _hooked(found, "forward_pre", gather):
-        for batch in inputs:
+    with _mode(model, False), _hooked(found, "forward_pre", gather):
+        for batch in _some(inputs):
             _run(model, batch)
-    return {name: moment.gram for name, moment in moments.items()}
+    grams = {}
+    for name, moment in moments.items():
+        with within(f"layer {name!r}"):
+            grams[name] = moment.gram
+    return grams
 
 
 def reestimate_batch_norm(model: nn.Module, inputs: Iterable[Any], dense: nn.Module | None = None) -> nn.Module:
@@ -95,30 +100,39 @@ def reestimate_batch_norm(model: nn.Module, inputs: Iterable[Any], dense: nn.Mod
     -------
     Module
         ``model``.
+
+    Raises
+    ------
+    ArgumentError
+        If there are no inputs, or no batch norm of ``dense`` has a name of one of the model.
     """
     norms, wanted = _batch_norms(model), {} if dense is None else _batch_norms(dense)
     seen = {name: ChannelMoments(axis=1) for name in norms}
     before = {name: ChannelMoments(axis=1) for name in wanted}
 
     def note(name: str, x: Tensor) -> None:
-        before[name].update(x.detach().float())
+        before[name].update(x.detach())
 
     def estimate(name: str, x: Tensor) -> None:
-        seen[name].update(x.detach().float())
+        seen[name].update(x.detach())
         mean, variance = seen[name].mean, seen[name].variance(ddof=1)
         if name in before:
             of_all, of_these = wanted[name], before[name]
             mean = mean + of_all.running_mean.double().cpu().numpy() - of_these.mean
-            share = variance / np.maximum(of_these.variance(ddof=1), np.finfo(np.float32).tiny)
-            variance = share * of_all.running_var.double().cpu().numpy()
+            first = of_these.variance(ddof=1)
+            known = first > _CONSTANT * variance  # of a channel that was constant the ratio says nothing
+            changed = variance / np.where(known, first, 1) * of_all.running_var.double().cpu().numpy()
+            variance = np.where(known, changed, variance)
         norms[name].running_mean.copy_(torch.from_numpy(mean))
         norms[name].running_var.copy_(torch.from_numpy(variance))
 
-    for batch in inputs:
+    if norms and dense is not None and not norms.keys() & wanted.keys():
+        raise refuse("dense", found="no batch norm of a name that the model has", allowed="the model as it was")
+    for batch in _some(inputs):
         if dense is not None:
-            with _evaluating(dense), _hooked(wanted, "forward_pre", note):
+            with _mode(dense, False), _hooked(wanted, "forward_pre", note):
                 _run(dense, batch)
-        with _evaluating(model), _hooked(norms, "forward_pre", estimate):
+        with _mode(model, False), _hooked(norms, "forward_pre", estimate):
             _run(model, batch)
     return model
 
@@ -127,7 +141,7 @@ def correct_bias(model: nn.Module, dense: nn.Module, inputs: Iterable[Any]) -> n
     """``bias += mean(dense layer's output) - mean(layer's output)`` per channel, each with all earlier ones corrected.
 
     The empirical bias correction of Nagel et al. 2019 (arXiv 1906.04721, sec. 4.2). Only layers that have a bias: where
-    a batch norm follows instead, :func:`reestimate_batch_norm` does the same.
+    a batch norm follows instead, :func:`reestimate_batch_norm` does the same. One large batch is best, as there.
 
     Parameters
     ----------
@@ -142,6 +156,11 @@ def correct_bias(model: nn.Module, dense: nn.Module, inputs: Iterable[Any]) -> n
     -------
     Module
         ``model``.
+
+    Raises
+    ------
+    ArgumentError
+        If there are no inputs.
     """
     originals = dict(dense.named_modules())
     layers = {
@@ -149,25 +168,25 @@ def correct_bias(model: nn.Module, dense: nn.Module, inputs: Iterable[Any]) -> n
         for name, layer in model.named_modules()
         if isinstance(layer, Layer) and layer.bias is not None and name in originals
     }
-    wanted = {name: ChannelMoments(axis=-1) for name in layers}
-    made = {name: ChannelMoments(axis=-1) for name in layers}
+    axes = {name: 1 if len(shape_of(layer)) > 2 else -1 for name, layer in layers.items()}
+    wanted, made = ({name: ChannelMoments(axis) for name, axis in axes.items()} for _ in range(2))
     first = {name: layer.bias.detach().clone() for name, layer in layers.items()}
 
     def note(name: str, _: Any, y: Tensor) -> None:
-        wanted[name].update(_by_channel(layers[name], y))
+        wanted[name].update(y.detach())
 
     def correct(name: str, _: Any, y: Tensor) -> Tensor:
         layer = layers[name]
         raw = y - _along(layer, layer.bias - first[name])
-        made[name].update(_by_channel(layer, raw))
+        made[name].update(raw.detach())
         change = torch.from_numpy(wanted[name].mean - made[name].mean).to(y)
         layer.bias.copy_(first[name] + change)
         return raw + _along(layer, change)
 
-    for batch in inputs:
-        with _evaluating(dense), _hooked({name: originals[name] for name in layers}, "forward", note):
+    for batch in _some(inputs):
+        with _mode(dense, False), _hooked({name: originals[name] for name in layers}, "forward", note):
             _run(dense, batch)
-        with _evaluating(model), _hooked(layers, "forward", correct):
+        with _mode(model, False), _hooked(layers, "forward", correct):
             _run(model, batch)
     return model
 
@@ -178,9 +197,10 @@ def finetune(
     *,
     steps: int,
     lr: float = 1e-3,
-    loss: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy,
+    loss: Callable[[Tensor, Any], Tensor] = functional.cross_entropy,
     teacher: nn.Module | None = None,
     temperature: float = 2.0,
+    axis: int = -1,
     hard: float = 0.0,
     callback: Callable[[int, float], None] | None = None,
 ) -> nn.Module:
@@ -191,22 +211,25 @@ def finetune(
     model : Module
         Changed in place; in training mode meanwhile.
     batches : iterable
-        Pairs (inputs, targets), gone through again and again; with a teacher, inputs alone will do.
+        Pairs (inputs, targets), gone through again and again; with a teacher, inputs alone will do. Of an iterator,
+        such as a generator without end, each batch is taken once.
     steps : int
         Number of updates.
     lr : float
         Learning rate at first.
     loss : callable
-        Of outputs and targets.
+        Of outputs and targets; where a batch is a mapping, of outputs and the batch.
     teacher : Module, optional
-        The dense model: knowledge distillation (Hinton et al. 2015, arXiv 1503.02531), which adds ``T**2 KL(teacher ||
-        model)`` of outputs over the temperature T.
+        The dense model: knowledge distillation (Hinton et al. 2015, arXiv 1503.02531), ``T**2 KL(teacher || model)`` of
+        their outputs over the temperature T, in place of the loss.
     temperature : float
         T.
+    axis : int
+        The axis of the classes in the outputs, which the teacher is compared along.
     hard : float
-        Weight of ``loss`` beside a teacher.
+        Weight of the loss beside a teacher.
     callback : callable, optional
-        Told the step and its objective.
+        Told the number of steps so far and the objective.
 
     Returns
     -------
@@ -216,53 +239,65 @@ def finetune(
     Raises
     ------
     ArgumentError
-        If ``steps`` or ``lr`` is not positive, nothing requires gradients, or there are no batches.
+        If ``steps``, ``lr`` or ``temperature`` is not positive, nothing requires gradients, or batches run out.
+    ArgumentTypeError
+        If ``steps`` is no integer, or a batch has no targets to compare with.
     """
     trained = [x for x in model.parameters() if x.requires_grad]
-    for name, value in (("steps", steps), ("lr", lr)):
+    if isinstance(steps, bool) or not isinstance(steps, int):
+        raise refuse_type("steps", found=repr(steps), allowed="an integer above 0")
+    for name, value in (("steps", steps), ("lr", lr), ("temperature", temperature)):
         if not value > 0:
             raise refuse(name, found=value, allowed="a number above 0")
     if not trained:
         raise refuse("model", found="no parameters that require gradients", allowed="one or more")
     optimizer = torch.optim.Adam(trained, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    was = model.training
-    model.train()
-    step = -1
-    for step, batch in enumerate(islice(_repeated(batches), steps)):
-        outputs = _run(model, batch)
-        objective = outputs.new_zeros(())
-        if teacher is not None:
-            with _evaluating(teacher), torch.no_grad():
-                aims = functional.log_softmax(_run(teacher, batch) / temperature, -1)
-            own = functional.log_softmax(outputs / temperature, -1).flatten(0, -2)
-            objective = temperature**2 * functional.kl_div(
-                own, aims.flatten(0, -2), reduction="batchmean", log_target=True
-            )
-        if teacher is None or hard:
-            objective = objective + (1.0 if teacher is None else hard) * loss(outputs, batch[1])
-        optimizer.zero_grad()
-        objective.backward()
-        optimizer.step()
-        schedule.step()
-        if callback is not None:
-            callback(step, float(objective.detach()))
-    model.train(was)
-    if step < 0:
-        raise refuse("batches", found="none", allowed="one or more")
+    step = 0
+    with _mode(model, True), torch.enable_grad():
+        for step, batch in enumerate(islice(_repeated(batches), steps), 1):
+            outputs = _run(model, batch)
+            objective = outputs.new_zeros(())
+            if teacher is not None:
+                with _mode(teacher, False), torch.no_grad():
+                    aims = functional.log_softmax(_run(teacher, batch) / temperature, axis)
+                own = functional.log_softmax(outputs / temperature, axis)
+                divergence = functional.kl_div(own, aims, reduction="none", log_target=True).sum(axis).mean()
+                objective = temperature**2 * divergence
+            if teacher is None or hard:
+                if isinstance(batch, Tensor):
+                    allowed = "pairs (inputs, targets), or a teacher"
+                    raise refuse_type("batches", found="inputs without targets", allowed=allowed)
+                targets = batch if isinstance(batch, Mapping) else batch[1]
+                objective = objective + (1.0 if teacher is None else hard) * loss(outputs, targets)
+            optimizer.zero_grad()
+            objective.backward()
+            optimizer.step()
+            schedule.step()
+            if callback is not None:
+                callback(step, float(objective.detach()))
+    if step < steps:
+        raise refuse("batches", found=f"{step or 'none'}", allowed=f"{steps}, or a list or a loader of some")
     return model
 
 
 def _repeated(batches: Iterable[Any]) -> Iterator[Any]:
-    """The batches, and again, so that a loader can shuffle them; of an iterator, what was seen."""
-    if iter(batches) is batches:
-        yield from cycle(batches)
-    empty = False
-    while not empty:
-        empty = True
+    """The batches, and again, so that a loader can shuffle them; an iterator once."""
+    more = True
+    while more:
+        more = False
         for batch in batches:
-            empty = False
+            more = not isinstance(batches, Iterator)
             yield batch
+
+
+def _some(inputs: Iterable[Any]) -> Iterator[Any]:
+    """The inputs, of which there has to be one."""
+    batch = None
+    for batch in inputs:
+        yield batch
+    if batch is None:
+        raise refuse("inputs", found="none", allowed="one batch or more")
 
 
 def _batch_norms(model: nn.Module) -> dict[str, Any]:
@@ -286,24 +321,19 @@ def _patches(layer: Any, x: Tensor) -> Tensor:
     return x.reshape(-1, own * layer.weight[0, 0].numel())
 
 
-def _by_channel(layer: Any, y: Tensor) -> Tensor:
-    """Outputs with channels last."""
-    y = y.detach().float()
-    return y.movedim(1, -1) if layer.weight.dim() > 2 else y.reshape(-1, y.shape[-1])
-
-
 def _along(layer: Any, x: Tensor) -> Tensor:
     """A number per channel, to be added to outputs."""
-    return x.reshape(-1, *(1,) * (layer.weight.dim() - 2)) if layer.weight.dim() > 2 else x
+    return x.reshape(-1, *(1,) * (len(shape_of(layer)) - 2))
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def _mode(model: nn.Module, training: bool) -> Iterator[None]:
     modes = {layer: layer.training for layer in model.modules()}
-    model.eval()
+    model.train(training)
     try:
         yield
     finally:
+        model.train(training)  # layers forget what they kept
         for layer, mode in modes.items():
             layer.training = mode
 

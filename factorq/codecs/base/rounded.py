@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,25 +10,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...measure import scaled
-from .shadow import FLOAT16_MAX, Arrays, Ops, Shadow, Tensor, Tensors, in_half
+from .shadow import Arrays, Ops, Shadow, Tensor, Tensors, halves, in_half, relative_scale
 
 if TYPE_CHECKING:
     from .grouped import Grouped
 
 
-_SLACK = 1e-5
+_LARGEST = 2.0**15  # a level in its codebook
+_SLACK = 1e-2  # of a step; at 16 bits float32 has a 256th of one
 
 
 class Rounded(Shadow):
     """``value = scale * level[k] + minimum``, k the nearest level to ``(values - minimum) / scale``.
 
-    Scales learn by the gradient of LSQ (Esser et al. 2020, arXiv 1902.08153, eq. 3): ``level[k] - values / scale``, or
-    the outermost level where clipped, over ``sqrt(group * (K - 1) / 2)`` for K levels (their sec. 2.2). The parameter
-    is a scale relative to the first one, so that one learning rate suits weights of any size. Levels that are stored
-    learn from all that is rounded to them.
+    Scales learn by the gradient of LSQ (Esser et al. 2020, arXiv 1902.08153, eq. 3): ``level[k] - (values - minimum) /
+    scale``, or the outermost level where clipped; the parameter is relative (:func:`.shadow.relative_scale`). Levels
+    that are stored learn from all that is rounded to them.
     """
 
     encoded: Grouped
+
+    def __init__(self, encoded: Grouped) -> None:
+        super().__init__(encoded)
+        levels = encoded.table_levels().astype(encoded.dtype)
+        self._table = levels if encoded.scales is not None else scaled(levels, encoded.exponent)
+        self._ends = float(self._table[0]), float(self._table[-1])
 
     def parameters(self, start: NDArray[Any] | None = None) -> Arrays:
         encoded = self.encoded
@@ -44,27 +49,33 @@ class Rounded(Shadow):
 
     def constants(self) -> Arrays:
         encoded = self.encoded
-        found = {"levels": self._table()}
+        found = {} if encoded.even else {"levels": self._table}
         if encoded.scales is not None:
             found["first"] = scaled(encoded.scales.astype(encoded.dtype), encoded.exponent)
         return found
 
     def value(self, ops: Ops, parameters: Tensors, constants: Tensors) -> Tensor:
-        x = self.encoded.to_matrix(parameters["values"])
+        encoded = self.encoded
+        x = encoded.to_matrix(parameters["values"])
         scale = minimum = None
         if "minima" in parameters:
-            minimum = self._spread(ops, in_half(ops, parameters["minima"], self.encoded.exponent))
+            minimum = self._spread(ops, in_half(ops, parameters["minima"], encoded.exponent))
             x = x - minimum
         if "scales" in parameters:
-            slow = ops.through(parameters["scales"], parameters["scales"] * self._patience)
-            scale = self._spread(ops, in_half(ops, slow * constants["first"], self.encoded.exponent))
+            n = encoded.grouped_matrix[1]
+            count = min(encoded.group or n, n) * ((1 << encoded.bits) - 1) // 2  # weights times the outermost level
+            first = constants["first"]
+            scale = self._spread(ops, relative_scale(ops, parameters["scales"], first, encoded.exponent, count))
             x = x / ops.xp.where(scale == 0, ops.xp.ones_like(scale), scale)
-        made = self._rounded(ops, x, parameters.get("levels", constants["levels"]))
+        if encoded.even:
+            made = self._even(ops, x)
+        else:
+            made = self._nearest(ops, x, parameters["levels"] if "levels" in parameters else constants["levels"])
         if scale is not None:
             made = made * scale
         if minimum is not None:
             made = made + minimum
-        return self.encoded.of_matrix(made)
+        return encoded.of_matrix(made)
 
     def stored(self, parameters: Mapping[str, NDArray[Any]]) -> Grouped:
         encoded, changes = self.encoded, dict[str, Any]()
@@ -77,8 +88,8 @@ class Rounded(Shadow):
                 x = x * was.astype(encoded.dtype)
             elif name == "minima" or encoded.scales is None:
                 x = scaled(x, -encoded.exponent)
-            limit = FLOAT16_MAX if was.dtype == np.float16 else 2.0**15
-            changes[name] = np.clip(np.sort(x) if name == "levels" else x, -limit, limit).astype(was.dtype)
+            levels = name == "levels"
+            changes[name] = np.clip(np.sort(x), -_LARGEST, _LARGEST).astype(was.dtype) if levels else halves(x)
         return replace(encoded, **changes).nearest(np.ascontiguousarray(parameters["values"], encoded.dtype))
 
     def _inside(self, start: NDArray[Any]) -> NDArray[Any]:
@@ -91,10 +102,6 @@ class Rounded(Shadow):
         ]
         return np.asarray(np.clip(start, np.minimum(*ends), np.maximum(*ends)))
 
-    def _table(self) -> NDArray[Any]:
-        levels = self.encoded.table_levels().astype(self.encoded.dtype)
-        return levels if self.encoded.scales is not None else scaled(levels, self.encoded.exponent)
-
     def _spread(self, ops: Ops, per_group: Tensor) -> Tensor:
         """A number per group, for every entry; repeated, not indexed, whose gradients take several times as long."""
         n = self.encoded.grouped_matrix[1]
@@ -102,18 +109,20 @@ class Rounded(Shadow):
         wide = ops.xp.broadcast_to(per_group[:, :, None], (rows, groups, group))
         return wide.reshape(rows, groups * group)[:, :n]
 
-    @property
-    def _patience(self) -> float:
-        n, levels = self.encoded.grouped_matrix[1], len(self.encoded.table_levels())
-        return math.sqrt(2 / (max(min(self.encoded.group or n, n), 1) * max(levels - 1, 1)))
+    def _even(self, ops: Ops, x: Tensor) -> Tensor:
+        """The nearest of levels that are evenly spaced, with the gradient of x, clipped."""
+        xp, (least, most), gap = ops.xp, self._ends, self._ends[1] - self._ends[0]
+        gap /= (1 << self.encoded.bits) - 1
+        slack = _SLACK * gap  # the outermost levels themselves, divided by their scale, are to be inside
+        clipped = xp.clip(x, least - slack, most + slack)
+        return ops.through(xp.round((ops.stopped(clipped) - least) / gap) * gap + least, clipped)
 
-    def _rounded(self, ops: Ops, x: Tensor, levels: Tensor) -> Tensor:
-        """The nearest of ``levels`` (ascending): with the gradient of x, clipped, and of the levels."""
-        xp, fixed = ops.xp, ops.stopped(levels)
-        slack = _SLACK * (fixed[-1] - fixed[0])  # the outermost levels themselves, divided by their scale, are inside
+    def _nearest(self, ops: Ops, x: Tensor, levels: Tensor) -> Tensor:
+        """The nearest of ``levels``, with the gradient of x, clipped, and of the levels."""
+        xp = ops.xp
+        levels = levels[xp.argsort(ops.stopped(levels))]  # those that learn may have passed each other
+        fixed = ops.stopped(levels)
+        slack = _SLACK * (fixed[-1] - fixed[0]) / len(self._table)
         clipped = xp.clip(x, fixed[0] - slack, fixed[-1] + slack)
-        if self.encoded.even:
-            least, gap = float(self._table()[0]), float(self._table()[1] - self._table()[0])
-            return ops.through(xp.round((ops.stopped(clipped) - least) / gap) * gap + least, clipped)
         k = xp.searchsorted((fixed[1:] + fixed[:-1]) / 2, ops.stopped(x))
         return levels[k] + (clipped - ops.stopped(clipped))

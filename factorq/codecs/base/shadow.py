@@ -3,19 +3,21 @@
 A :class:`Shadow` has parameters, which a framework's gradients change, and constants, which they do not: masks and
 indices. Its :meth:`~Shadow.value` is the array that :meth:`~Shadow.stored` would store, in array code of any framework.
 Rounding has the gradient of the identity (the straight-through estimator of Bengio, Leonard and Courville 2013, arXiv
-1308.3432); numbers beyond the outermost level are clipped, and pass none.
+1308.3432). Numbers beyond the outermost level of a grid or codebook are clipped, and pass none.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...arrays import dtype_name
+from ...measure import scaled
 
 if TYPE_CHECKING:
     from ..dense import Dense
@@ -29,14 +31,15 @@ Function = Callable[[NDArray[Any]], NDArray[Any]]
 
 FLOAT16_MAX = 65504.0
 _ROUNDS = 8
+_INSIDE = 0.999  # of the way to the array: what lies in the middle of two levels is rounded one way or the other
 _ROOM = 4  # powers of two by which a factor may grow before the float16 that stands for it would overflow
 
 
 class Ops(Protocol):
     """What a framework brings: its namespace, and what frameworks call by different names or differentiate.
 
-    ``xp`` has ``abs``, ``broadcast_to``, ``clip``, ``ones_like``, ``round``, ``searchsorted``, ``sign``, ``tanh`` and
-    ``where`` under NumPy's names.
+    ``xp`` has ``argsort``, ``broadcast_to``, ``clip``, ``ones_like``, ``round``, ``searchsorted``, ``tanh`` and
+    ``where`` under NumPy's names; for float16 layers also ``abs``, ``exp2`` and ``log2``.
     """
 
     xp: Any
@@ -64,8 +67,8 @@ class Shadow(ABC):
     def parameters(self, start: NDArray[Any] | None = None) -> Arrays:
         """What training moves, by name, in the dtype of the array; at first :meth:`value` is what is stored.
 
-        Of all numbers that are rounded to what is stored these are those next to the array ``start``, if there is one:
-        from the middle of its cell a number would have the longest way to the next one.
+        Of all numbers that are rounded to what is stored these are those of the array ``start``, if there is one: from
+        the middle of its cell a number would have the longest way to the next one.
         """
 
     def constants(self) -> Arrays:
@@ -77,11 +80,14 @@ class Shadow(ABC):
         """The array that :meth:`stored` decodes to, of its shape."""
 
     def near(self, start: NDArray[Any] | None) -> NDArray[Any]:
-        """The stored array, with entries of ``start`` wherever these are rounded to what is stored."""
+        """The stored array, with entries of ``start`` wherever these are rounded to what is stored.
+
+        Where entries depend on each other and no such mixture is found in some rounds, the stored array.
+        """
         stored = self.encoded.decode()
         if start is None:
             return stored
-        values = start.astype(stored.dtype)
+        values: NDArray[Any] = stored + stored.dtype.type(_INSIDE) * (start.astype(stored.dtype) - stored)
         for _ in range(_ROUNDS):  # entries that depend on each other may change with those that were replaced
             wrong = self.rounded(values) != stored
             if not wrong.any():
@@ -92,6 +98,9 @@ class Shadow(ABC):
     def rounded(self, values: NDArray[Any]) -> NDArray[Any]:
         """What is stored for ``values``, all else being as it is."""
         return self.encoded.nearest(values).decode()
+
+    remark = ""
+    """What :meth:`stored` has to tell about what it did."""
 
     @abstractmethod
     def stored(self, parameters: Mapping[str, NDArray[Any]]) -> Encoded:
@@ -125,12 +134,19 @@ class Numbers(Shadow):
     def value(self, ops: Ops, parameters: Tensors, constants: Tensors) -> Tensor:
         values, stored = parameters["values"], self.encoded.stored
         if stored == "float16":
-            return in_half(ops, values, self.encoded.exponent + _ROOM)
+            return in_half(ops, values, self._exponent)
         own = dtype_name(values)
         return ops.through(ops.cast(ops.cast(values, stored), own), values) if stored == "bfloat16" else values
 
     def stored(self, parameters: Mapping[str, NDArray[Any]]) -> Encoded:
-        return self.encoded.nearest(parameters["values"])
+        if self.encoded.stored != "float16":
+            return self.encoded.nearest(parameters["values"])
+        narrow = halves(scaled(parameters["values"], -self._exponent))
+        return replace(self.encoded, exponent=self._exponent, values=narrow)
+
+    @property
+    def _exponent(self) -> int:
+        return self.encoded.exponent + _ROOM
 
 
 class Projected(Shadow):
@@ -168,6 +184,21 @@ class Rewrapped(Shadow):
 
     def stored(self, parameters: Mapping[str, NDArray[Any]]) -> Encoded:
         return self.wrap(self.inner.stored(parameters))
+
+
+def halves(x: NDArray[Any]) -> NDArray[np.float16]:
+    """``x`` in float16, what is beyond its range as its largest number."""
+    return np.asarray(np.clip(x, -FLOAT16_MAX, FLOAT16_MAX), np.float16)
+
+
+def relative_scale(ops: Ops, factor: Tensor, first: Tensor, exponent: int, count: int) -> Tensor:
+    """``factor * first`` as it is stored: scales that learn relative to the first ones, each of ``count`` numbers.
+
+    Gradients are divided by ``sqrt(count)``, ``count`` the weights times the outermost level, as LSQ does (Esser et al.
+    2020, arXiv 1902.08153, sec. 2.2); relative scales suit one learning rate whatever the size of the weights.
+    """
+    slow = ops.through(factor, factor * max(count, 1) ** -0.5)
+    return in_half(ops, slow * first, exponent)
 
 
 def in_half(ops: Ops, x: Tensor, exponent: int) -> Tensor:

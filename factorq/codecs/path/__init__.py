@@ -157,6 +157,10 @@ class Path(Encoded):
         return path
 
     def decode(self) -> NDArray[Any]:
+        return self.numbers(self.all_integers(), self.outliers)
+
+    def all_integers(self) -> NDArray[np.int32]:
+        """The integers k (P, R, C) of all blocks."""
         k = np.empty(self.layout, np.int32)
 
         def read(index: int) -> None:
@@ -165,7 +169,7 @@ class Path(Encoded):
             part[...] = self.integers(index).reshape(part.shape)
 
         each(read, range(self.blocks))
-        return self.numbers(k, self.outliers)
+        return k
 
     def numbers(self, k: NDArray[np.int32], outliers: NDArray[np.float64] | None) -> NDArray[Any]:
         """The array of the integers ``k`` (P, R, C), which may be overwritten, and of ``outliers``."""

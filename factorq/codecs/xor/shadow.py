@@ -27,7 +27,7 @@ from ...kernels import slices
 from ...kernels.slices.network import WIDTH, network, tile_count, tile_width
 from ...measure import scaled
 from ..base import Encoded, Grouped, Masked, Ops, Shadow
-from ..base.shadow import FLOAT16_MAX, Arrays, Tensor, Tensors, in_half
+from ..base.shadow import Arrays, Tensor, Tensors, halves, relative_scale
 from .codes import Slices
 from .contents import DTYPES, INVERTED
 from .parts import Reader, Writer
@@ -241,26 +241,20 @@ class Products(Shadow):
         made = signs[inputs[0]]
         for k in range(1, inputs.shape[0]):
             made = made * (1 + used[k] * (signs[inputs[k]] - 1))
-        slow = ops.through(parameters["scales"], parameters["scales"] * self._patience)
-        scales = in_half(ops, slow * constants["first"], self._grid.exponent)
+        scale, first, count = parameters["scales"], constants["first"], self.encoded.matrix[1] // 2
+        scales = relative_scale(ops, scale, first, self._grid.exponent, count)
         return (made.reshape(-1)[constants["place"]] * (scales / 2)[:, None]).reshape(self.encoded.shape)
 
     def stored(self, parameters: Mapping[str, NDArray[Any]]) -> Encoded:
         bits = (parameters["signs"] < 0).astype(np.uint8)
         inputs = (self._basis.back @ bits) % 2
         scales = parameters["scales"].astype(self.encoded.dtype) * self._scales.astype(self.encoded.dtype)
-        halves = np.clip(scales, -FLOAT16_MAX, FLOAT16_MAX).astype(np.float16)
-        grid = {"inner.scales": halves.reshape(1, -1), CODES: self._plane.stream(inputs)}
-        return replace(self.encoded, parts={**self.encoded.parts, **grid})
+        parts = {**self.encoded.parts, "inner.scales": halves(scales).reshape(1, -1)}
+        return replace(self.encoded, parts={**parts, CODES: self._plane.stream(inputs)})
 
     @property
     def _scales(self) -> NDArray[np.float16]:
         return np.asarray(self.encoded.parts["inner.scales"]).reshape(-1)
-
-    @property
-    def _patience(self) -> float:
-        """What slows the scales down: :class:`factorq.codecs.base.rounded.Rounded` with two levels."""
-        return float(np.sqrt(2 / self.encoded.matrix[1]))
 
 
 def products(encoded: Xor) -> Products | None:
