@@ -299,7 +299,8 @@ def test_masks_may_be_selected_again() -> None:
 def test_training_may_start_from_the_array() -> None:
     tensors = {"w": made("grid"), "bias": np.zeros(24, np.float32)}
     tree = fj.from_factorization(tensors, start={"w": jnp.asarray(W), "bias": tensors["bias"]})
-    assert (np.asarray(tree["w"].parameters["W.values"]) == W).mean() > 0.9
+    first = np.asarray(tree["w"].parameters["W.values"])
+    assert np.isclose(first, W, atol=1e-3).mean() > 0.9
     assert fj.to_factorization(tree)["w"] is tensors["w"]
 
 
