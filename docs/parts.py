@@ -78,6 +78,7 @@ def write(reports: Reports, folder: Path, table: Table) -> None:
         "accuracy_calibrated": ("accuracy", lambda rows: accuracy(rows, "calibrated", "calibrated, batch norm")),
         "accuracy_ratios": ("accuracy", accuracy_ratios),
         "accuracy_tuned": ("accuracy", accuracy_tuned),
+        "adapters": ("adapters", list),
     }
     pieces = {}
     for name, (subject, choose) in tables.items():
