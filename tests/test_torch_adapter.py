@@ -216,11 +216,11 @@ def test_training_moves_what_is_stored_at_the_same_size(name: str) -> None:
     close(torch.as_tensor(G.to_dense()), layer.weight, 1e-3)
 
 
-def test_a_path_that_became_too_long_is_searched_again() -> None:
-    """At dearer rates, which the status tells; else what was trained is what is stored."""
+def test_paths_keep_their_size_in_training() -> None:
+    """Each forward is of the size; beyond what dearer rates can do the step is wider, which the status tells."""
     W = weight(24, 48)
     F = fq.decompose(W, method=fq.Trellis(2))
-    for factor, again in ((0.9, False), (2.0, True), (8.0, True)):
+    for factor, again in ((0.9, False), (1.05, False), (1.3, False), (8.0, True)):
         layer = ft.to_module(F)
         with torch.no_grad():
             (values,) = layer.factors.parameters()
@@ -624,6 +624,10 @@ def test_wrong_layers_are_refused() -> None:
             ArgumentTypeError,
             "batches: found inputs",
         ),
+        (lambda: ft.compress(network(), 2), ArgumentTypeError, r"solve: found 2.*partial\(fq\.decompose"),
+        (lambda: ft.compress(network(), {"0.weight": fq.SVD(1)}), ArgumentError, "without .weight"),
+        (lambda: ft.compress(nn.Sequential(nn.ReLU()), fq.SVD(1)), ArgumentError, "model: found no layers"),
+        (lambda: ft.reestimate_batch_norm(network(), images()), ArgumentTypeError, "inputs: found Tensor.*in a list"),
         (lambda: ft.compress(network(), fq.SVD(200)), ArgumentError, "layer '0': rank"),
     ):
         with pytest.raises(error, match=found):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...arrays import FLOATS, Home, dtype_name, to_host
-from ...errors import refuse, within
+from ...errors import refuse, refuse_type, within
 from ...factorization import Factorization
 from .layers import Factors, Layer, replaceable, to_module
 
@@ -54,13 +54,22 @@ def compress(
     ArgumentError
         If a pattern or a name in ``grams`` fits no layer, or the model itself is a layer: use :func:`to_module`. What
         ``solve`` raises names the layer; those before it are replaced by then.
+    ArgumentTypeError
+        If ``solve`` is none of the above.
     """
     rules = solve if isinstance(solve, Mapping) else {"*": solve}
     named = [(name, layer) for name, layer in _modules(model) if replaceable(layer) and name]
     names = [name for name, _ in named]
-    for pattern in rules:
+    if not names:
+        raise refuse("model", found="no layers that can be replaced", allowed="linear, embedding or convolutional ones")
+    for pattern, rule in rules.items():
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise refuse("solve", found=f"the pattern {pattern!r}", allowed=f"names of layers: {', '.join(names)}")
+            remedy = "give names of layers, without .weight" if pattern.endswith("weight") else ""
+            allowed = f"names of layers: {', '.join(names)}"
+            raise refuse("solve", found=f"the pattern {pattern!r}", allowed=allowed, remedy=remedy)
+        if not (rule is None or callable(rule) or isinstance(rule, Factorization)):
+            allowed = "a method, a function of a weight, a Factorization or None, or a mapping from patterns to these"
+            raise refuse_type("solve", found=repr(rule), allowed=allowed, remedy="partial(fq.decompose, bits=2)")
     for name in grams or ():
         if name not in names:
             raise refuse("grams", found=f"one of {name!r}", allowed=f"names of layers: {', '.join(names)}")

@@ -206,6 +206,9 @@ def finetune(
 ) -> nn.Module:
     """``model`` after some steps of Adam on all that requires gradients, at a learning rate that falls as a cosine.
 
+    Batch norms follow the batches meanwhile: of a short training with small ones, :func:`reestimate_batch_norm` tells
+    their statistics better, afterwards.
+
     Parameters
     ----------
     model : Module
@@ -241,7 +244,7 @@ def finetune(
     ArgumentError
         If ``steps``, ``lr`` or ``temperature`` is not positive, nothing requires gradients, or batches run out.
     ArgumentTypeError
-        If ``steps`` is no integer, or a batch has no targets to compare with.
+        If ``steps`` is no integer, ``batches`` are none, or one has no targets to compare with.
     """
     trained = [x for x in model.parameters() if x.requires_grad]
     if isinstance(steps, bool) or not isinstance(steps, int):
@@ -249,6 +252,7 @@ def finetune(
     for name, value in (("steps", steps), ("lr", lr), ("temperature", temperature)):
         if not value > 0:
             raise refuse(name, found=value, allowed="a number above 0")
+    _check_batches("batches", batches)
     if not trained:
         raise refuse("model", found="no parameters that require gradients", allowed="one or more")
     optimizer = torch.optim.Adam(trained, lr=lr)
@@ -291,9 +295,16 @@ def _repeated(batches: Iterable[Any]) -> Iterator[Any]:
             yield batch
 
 
+def _check_batches(name: str, batches: Any) -> None:
+    if isinstance(batches, Tensor) or not isinstance(batches, Iterable):
+        found, remedy = type(batches).__name__, "put it in a list: it is one batch"
+        raise refuse_type(name, found=found, allowed="batches, such as a list or a loader", remedy=remedy)
+
+
 def _some(inputs: Iterable[Any]) -> Iterator[Any]:
     """The inputs, of which there has to be one."""
     batch = None
+    _check_batches("inputs", inputs)
     for batch in inputs:
         yield batch
     if batch is None:
