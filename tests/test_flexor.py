@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_trainable import OPS
 
 import factorq as fq
-from factorq.arrays import FLOATS
 from factorq.codecs import Mask, Xor
 from factorq.codecs.base.shadow import Rewrapped
 from factorq.codecs.xor.coded import Coded
@@ -21,31 +20,6 @@ from factorq.errors import ArgumentError, ArgumentTypeError
 from factorq.kernels import slices
 
 SHAPES = ((1, 1), (1, 9), (9, 1), (5, 7), (64, 176), (4, 3, 3, 3))
-
-
-class HostOps:
-    """NumPy as a framework without gradients."""
-
-    xp = np
-
-    @staticmethod
-    def through(value: Any, x: Any) -> Any:
-        return value
-
-    @staticmethod
-    def stopped(x: Any) -> Any:
-        return x
-
-    @staticmethod
-    def cast(x: Any, dtype: str) -> Any:
-        return x.astype(FLOATS[dtype])
-
-    @staticmethod
-    def host(function: Callable[[Any], Any], x: Any, adjoint: Any = None) -> Any:
-        return function(x)
-
-
-OPS = HostOps()
 
 
 def weights(shape: tuple[int, ...], dtype: str = "float32", seed: int = 0) -> np.ndarray:

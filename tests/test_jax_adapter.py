@@ -14,7 +14,6 @@ from test_trainable import METHODS
 
 import factorq as fq
 from factorq.errors import ArgumentError, ArgumentTypeError
-from factorq.methods import FleXOR
 
 jax = pytest.importorskip("jax", reason="jax is not installed")
 import jax.numpy as jnp  # noqa: E402
@@ -24,7 +23,6 @@ from factorq.adapters import jax as fj  # noqa: E402
 RNG = np.random.default_rng(0)
 W = np.random.default_rng(0).standard_normal((24, 48)).astype(np.float32)
 X = np.random.default_rng(1).standard_normal((5, 48)).astype(np.float32)
-ALL = METHODS | {"flexor": FleXOR(8, 10)}
 CONV_METHODS = {
     "cp": fq.CP(4),
     "svd": fq.SVD(3),
@@ -50,13 +48,13 @@ def quick_compilation() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", before)
 
 
-@pytest.fixture(params=ALL, scope="module")
+@pytest.fixture(params=METHODS, scope="module")
 def F(request: pytest.FixtureRequest) -> fq.Factorization:  # noqa: N802
     return made(request.param)
 
 
 def made(method: str) -> fq.Factorization:
-    return fq.decompose(W, method=ALL[method])
+    return fq.decompose(W, method=METHODS[method])
 
 
 def moved(params: Any, share: float = 0.3) -> Any:
