@@ -257,11 +257,7 @@ def _rounded(ops: Ops, sequence: tuple[Conv, ...], dtype: str) -> tuple[Conv, ..
 
 
 def _start(start: Array, F: Factorization) -> NDArray[Any]:
-    x = to_host(start).astype(np.float64 if F.home.dtype == "float64" else np.float32)
-    if x.shape != F.shape or not np.isfinite(x).all():
-        found = f"shape {x.shape}" if x.shape != F.shape else "numbers that are not finite"
-        raise refuse("start", found=found, allowed=f"finite numbers of shape {F.shape}")
-    return x
+    return _sound("start", to_host(start).astype(np.float64 if F.home.dtype == "float64" else np.float32), F.shape)
 
 
 def _starts(form: Form, W: NDArray[Any] | None) -> list[NDArray[Any] | None]:
@@ -298,8 +294,11 @@ def _of(name: str, tensors: Tensors) -> Tensors:
 def _checked(name: str, parameters: Mapping[str, NDArray[Any]], first: NDArray[Any]) -> NDArray[Any]:
     if name not in parameters:
         raise refuse("parameters", found=f"no {name!r}", allowed="all that parameters() has")
-    x = np.asarray(parameters[name], first.dtype)
-    if x.shape != first.shape or not np.isfinite(x).all():
-        found = f"shape {x.shape}" if x.shape != first.shape else "numbers that are not finite"
-        raise refuse(f"parameters: {name}", found=found, allowed=f"finite numbers of shape {first.shape}")
+    return _sound(f"parameters: {name}", np.asarray(parameters[name], first.dtype), first.shape)
+
+
+def _sound(name: str, x: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    if x.shape != shape or not np.isfinite(x).all():
+        found = f"shape {x.shape}" if x.shape != shape else "numbers that are not finite"
+        raise refuse(name, found=found, allowed=f"finite numbers of shape {shape}")
     return x

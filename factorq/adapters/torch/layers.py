@@ -105,10 +105,12 @@ class Factors(nn.Module):  # type: ignore[misc]
             return make()
         key = (dtype, factored, layer.stride, layer.padding, layer.dilation, layer.groups)
         state = tuple((x.data_ptr(), None if x.is_inference() else x._version, x.device) for x in numbers.values())
-        if self.training or key not in self._made or self._made[key][0] != state:
+        kept = None if self.training else self._made.get(key)
+        if kept is None or kept[0] != state:
             with torch.inference_mode(False), torch.no_grad():  # what is kept may serve under autograd later
-                self._made[key] = state, make()
-        return self._made[key][1]  # type: ignore[no-any-return]
+                kept = self._made[key] = state, make()
+        made: tuple[tuple[Conv, ...], ...] = kept[1]
+        return made
 
     def factorization(self) -> Factorization:
         """What would be stored: the factorization as it was made if nothing was trained."""
