@@ -1,10 +1,11 @@
 """What the layers of the adapters add to the same contraction written by hand, in PyTorch and in JAX.
 
 ``python benchmarks/adapters.py [--json OUT] [--quick]``. Both sides multiply the same matrices: by hand with what
-``F.to_conv()`` or ``F.to_dense()`` gives, as one would write it. ``inference`` is the forward of a layer in evaluation
-mode without gradients, of JAX under ``jit``; ``training`` is the gradient of a sum of squares with respect to factors,
-which are real there. What rounding costs stands in ``rounding`` rows: the same of quantized weights, beside a layer of
-real ones. Process CPU seconds of one thread; ``ratio`` is ours over theirs, median of the turns, with the quartiles.
+``F.to_conv()`` or ``F.to_dense()`` gives, in PyTorch as a module, in JAX as a function. ``inference`` is the forward of
+a layer in evaluation mode without gradients, of JAX under ``jit``; ``training`` is the gradient of a sum of squares
+with respect to factors, which are real there. What rounding costs stands in ``rounding`` rows: the same of quantized
+weights, beside a layer of real ones. Process CPU seconds of one thread; ``ratio`` is ours over theirs, median of the
+turns, with the quartiles.
 """
 
 from __future__ import annotations
@@ -68,41 +69,46 @@ def in_torch(turns: int) -> Iterable[Row]:
 
     from factorq.adapters.torch import to_module
 
+    class ByHand(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self, parts: Any, bias: Any) -> None:
+            super().__init__()
+            self.parts, self.bias = parts, bias
+            for k, conv in enumerate(parts):
+                setattr(self, f"W{k}", torch.nn.Parameter(torch.from_numpy(np.array(conv.weight))))
+
+        def forward(self, y: Any) -> Any:
+            for k, conv in enumerate(self.parts):
+                W, bias = getattr(self, f"W{k}"), self.bias if conv is self.parts[-1] else None
+                settings = (conv.stride, conv.padding, conv.dilation, conv.groups)
+                y = functional.conv2d(y, W, bias, *settings) if conv.kernel else functional.linear(y, W, bias)
+            return y
+
     torch.set_num_threads(1)
     for name, (F, shape, settings) in cases().items():
         x = torch.from_numpy(np.random.default_rng(1).standard_normal(shape).astype(np.float32))
         linear = F.ndim == 2
         like = torch.nn.Linear(*F.shape[::-1]) if linear else torch.nn.Conv2d(F.shape[1], F.shape[0], 3, **settings)
         layer, parts = to_module(F, like), sequence(F, settings)
-        weights = [torch.nn.Parameter(torch.from_numpy(np.array(conv.weight))) for conv in parts]
+        hand = ByHand(parts, like.bias)
 
-        def by_hand(x: Any = x, weights: Any = weights, parts: Any = parts, like: Any = like) -> Any:
-            y = x
-            for k, (W, conv) in enumerate(zip(weights, parts, strict=True), 1):
-                bias = like.bias if k == len(weights) else None
-                settings = (conv.stride, conv.padding, conv.dilation, conv.groups)
-                y = functional.conv2d(y, W, bias, *settings) if conv.kernel else functional.linear(y, W, bias)
-            return y
+        def called(layer: Any, x: Any = x) -> Callable[[], Any]:
+            return lambda: layer(x)
 
-        def trained(call: Callable[[], Any], layer: Any = layer, weights: Any = weights) -> Callable[[], None]:
+        def trained(layer: Any, x: Any = x) -> Callable[[], None]:
             def run() -> None:
-                for p in (*layer.parameters(), *weights):
-                    p.grad = None
-                call().square().sum().backward()
+                layer.zero_grad()
+                layer(x).square().sum().backward()
 
             return run
 
-        def ours(layer: Any = layer, x: Any = x) -> Any:
-            return layer(x)
-
         about = {"framework": "torch", "layer": name}
-        np.testing.assert_allclose(ours().detach(), by_hand().detach(), rtol=2e-3, atol=2e-3)
+        np.testing.assert_allclose(layer(x).detach(), hand(x).detach(), rtol=2e-3, atol=2e-3)
         layer.eval()
         with torch.no_grad():
-            yield {**about, "what": "inference", **compared(ours, by_hand, turns)}
+            yield {**about, "what": "inference", **compared(called(layer), called(hand), turns)}
         layer.train()
         what = "training" if "rank" in name else "rounding"
-        yield {**about, "what": what, **compared(trained(ours), trained(by_hand), turns)}
+        yield {**about, "what": what, **compared(trained(layer), trained(hand), turns)}
 
 
 def in_jax(turns: int) -> Iterable[Row]:

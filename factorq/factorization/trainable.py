@@ -253,7 +253,8 @@ def _rounded(ops: Ops, sequence: tuple[Conv, ...], dtype: str) -> tuple[Conv, ..
         shifts = [xp.round(sum(whole[1:], whole[0]) / len(whole)) - k for k in whole[:-1]]
         shifts.append(-sum(shifts[1:], shifts[0]))
         weights = [W * xp.exp2(shift) for W, shift in zip(weights, shifts, strict=True)]
-    return tuple(replace(conv, weight=ops.cast(W, dtype)) for conv, W in zip(sequence, weights, strict=True))
+    cast = [ops.cast(W, dtype) for W in weights]
+    return tuple(c if W is c.weight else replace(c, weight=W) for c, W in zip(sequence, cast, strict=True))
 
 
 def _start(start: Array, F: Factorization) -> NDArray[Any]:

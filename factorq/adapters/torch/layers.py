@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import reduce
 from hashlib import blake2b
 from typing import Any
@@ -18,6 +19,7 @@ from ...factorization import Factorization, Trainable
 from ...factorization.layers import Conv, source
 
 KINDS = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_CAST = ("cpu", "cuda")  # devices known to cast automatically, others are asked
 _CONVS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 
 
@@ -89,28 +91,33 @@ class Factors(nn.Module):  # type: ignore[misc]
             self.register_buffer(self._fixed[name], torch.tensor(x), persistent=False)
         self.register_buffer("origin", torch.tensor(list(_digest(F)), dtype=torch.uint8))
 
-    def steps(self, layer: Conv, factored: bool | None, dtype: str | None) -> tuple[tuple[Conv, ...], ...]:
+    def steps(self, layer: Conv, factored: bool | None, dtype: torch.dtype | None) -> tuple[tuple[Conv, ...], ...]:
         """The layers in place of ``layer``, made anew where gradients are recorded or in training mode, else once."""
-        numbers = {name: getattr(self, key) for name, key in self._names.items()}
-        constants = {name: getattr(self, key) for name, key in self._fixed.items()}
-
-        def make() -> tuple[tuple[Conv, ...], ...]:
-            with torch.autocast(self.origin.device.type, enabled=False) if autocast(self.origin) else nullcontext():
-                return self.behind.steps(_Ops, numbers, constants, layer, factored, dtype)
-
         if torch.compiler.is_compiling():
-            return make()
-        if torch.is_grad_enabled() and any(x.requires_grad for x in numbers.values()):
-            self._made = {}  # an optimizer may change the numbers without a trace
-            return make()
-        key = (dtype, factored, layer.stride, layer.padding, layer.dilation, layer.groups)
-        state = tuple((x.data_ptr(), None if x.is_inference() else x._version, x.device) for x in numbers.values())
-        kept = None if self.training else self._made.get(key)
+            return self._make(layer, factored, dtype)
+        numbers = tuple(self._parameters.values())
+        if torch.is_grad_enabled() and any(x.requires_grad for x in numbers):
+            self._made.clear()  # an optimizer may change the numbers without a trace
+            return self._make(layer, factored, dtype)
+        if self.training:
+            with torch.no_grad():
+                return self._make(layer, factored, dtype)
+        # Called between products that fill the caches, each line here takes ten times what it takes in a loop.
+        key, state = (layer, factored, dtype), [(id(x), None if x.is_inference() else x._version) for x in numbers]
+        kept = self._made.get(key)
         if kept is None or kept[0] != state:
             with torch.inference_mode(False), torch.no_grad():  # what is kept may serve under autograd later
-                kept = self._made[key] = state, make()
-        made: tuple[tuple[Conv, ...], ...] = kept[1]
-        return made
+                made = self._make(layer, factored, dtype)
+                made = tuple(tuple(replace(c, weight=c.weight.contiguous()) for c in sequence) for sequence in made)
+            kept = self._made[key] = state, made, numbers
+        return kept[1]
+
+    def _make(self, layer: Conv, factored: bool | None, dtype: torch.dtype | None) -> tuple[tuple[Conv, ...], ...]:
+        numbers = {name: getattr(self, key) for name, key in self._names.items()}
+        constants = {name: getattr(self, key) for name, key in self._fixed.items()}
+        wanted = None if dtype is None else name_of(dtype)
+        with torch.autocast(self.origin.device.type, enabled=False) if autocast(self.origin) else nullcontext():
+            return self.behind.steps(_Ops, numbers, constants, layer, factored, wanted)
 
     def factorization(self) -> Factorization:
         """What would be stored: the factorization as it was made if nothing was trained."""
@@ -118,12 +125,12 @@ class Factors(nn.Module):  # type: ignore[misc]
         return self.behind.factorization(numbers)
 
     def train(self, mode: bool = True) -> Factors:
-        self._made = {}
+        self._made.clear()
         super().train(mode)
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Factors:
-        self._made = {}
+        self._made.clear()
 
         def moved(x: Tensor) -> Tensor:
             y = fn(x)
@@ -168,12 +175,8 @@ class Layer(nn.Module):  # type: ignore[misc]
 
     @property
     def weight(self) -> Tensor:
-        ((conv,),) = self.factors.steps(self._layer, False, self._name)
+        ((conv,),) = self.factors.steps(self._layer, False, self._kind.dtype)
         return conv.weight
-
-    @property
-    def _name(self) -> str:
-        return str(self._kind.dtype).removeprefix("torch.")
 
     def forward(self, x: Tensor) -> Tensor:
         if self._looks_up:
@@ -182,8 +185,9 @@ class Layer(nn.Module):  # type: ignore[misc]
             raise refuse_type("x", found=f"a tensor of {x.dtype}", allowed="a floating one")
         if self._pad is not None:
             x = functional.pad(x, self._pad[0], mode=self._pad[1])
-        dtype = None if autocast(x) else str(x.dtype).removeprefix("torch.")
-        bias = self.bias if dtype is None or self.bias is None else self.bias.to(x.dtype)
+        dtype, bias = None if autocast(x) else x.dtype, self.bias
+        if dtype is not None and bias is not None:
+            bias = bias.to(dtype)
         first, *others = self.factors.steps(self._layer, self.factored, dtype)
         return sum((_in_turn(sequence, x, None) for sequence in others), _in_turn(first, x, bias))
 
@@ -191,7 +195,7 @@ class Layer(nn.Module):  # type: ignore[misc]
         """The rows of the weight at ``index``: those of the last factor, times the ones before it."""
         first, *others = (
             reduce(lambda rows, conv: rows @ conv.weight, reversed(sequence[:-1]), self._looked_up(index, sequence[-1]))
-            for sequence in self.factors.steps(self._layer, self.factored, self._name)
+            for sequence in self.factors.steps(self._layer, self.factored, self._kind.dtype)
         )
         return sum(others, first)
 
@@ -211,7 +215,12 @@ def replaceable(layer: Any) -> bool:
 def autocast(x: Tensor) -> bool:
     """Whether products of such a tensor are cast automatically."""
     kind = x.device.type
-    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # type: ignore[no-any-return]
+    return bool((kind in _CAST or torch.amp.is_autocast_available(kind)) and torch.is_autocast_enabled(kind))
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """The name of a dtype as NumPy has it."""
+    return str(dtype).removeprefix("torch.")
 
 
 def _digest(F: Factorization) -> bytes:
