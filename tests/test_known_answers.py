@@ -102,6 +102,19 @@ def test_error_feedback_with_a_mask_beats_plain_pruning() -> None:
     assert np.count_nonzero(np.asarray(F)) <= W.size // 2
 
 
+def test_few_weights_of_few_outputs_lose_no_more_under_a_gram_than_without() -> None:
+    """The mask of a gram is chosen entry by entry, and of few weights feedback cannot take up what all of them lose."""
+    method, said = fq.Scalar(bits=2, sparsity=0.9), []
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        x = np.maximum(rng.standard_normal((3000, 3)) @ rng.standard_normal((3, 200)), 0)
+        W, gram = rng.standard_normal((10, 200)).astype(np.float32), x.T @ x
+        plain, F = np.asarray(fq.decompose(W, method=method)), fq.decompose(W, method=method, gram=gram)
+        assert F.gram_error <= gram_error(W, plain, gram) * (1 + 1e-6)
+        said.append("the largest weights rounded to nearest" in F.status)
+    assert said == [True, False]
+
+
 @pytest.mark.parametrize("method", [fq.Scalar(bits=3, group=32), fq.SVD(rank=5, accuracy=0)], ids=str)
 def test_a_gram_of_the_identity_is_no_gram(method: fq.Method) -> None:
     W = gaussian(16, 64)

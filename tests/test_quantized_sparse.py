@@ -526,6 +526,18 @@ def test_size_under_a_gram(shape: tuple[int, int], options: dict[str, Any]) -> N
     assert f"{shape[1]}x{shape[0]} (columns)" in F.status
 
 
+@pytest.mark.parametrize(("shape", "even"), [((16, 16, 3, 3), True), ((16, 16, 3, 3), False), ((6, 96), True)])
+def test_size_under_a_gram_is_never_worse_than_without(shape: tuple[int, ...], even: bool) -> None:
+    """Where inputs are alike the codebook of all of them as rows is too dear, and another fold stands."""
+    W, n = np.random.default_rng(3).standard_normal(shape).astype(np.float32), math.prod(shape[1:])
+    gram = np.diag(np.linspace(1, 2, n)) if even else gram_of(n)
+    F = fq.decompose(W, method="quantized_sparse", bits_per_weight=2.0, gram=gram)
+    plain = fq.decompose(W, method="quantized_sparse", bits_per_weight=2.0)
+    assert F.gram_error == pytest.approx(seen(F, W, gram), rel=1e-5)
+    assert F.gram_error <= (1 + 1e-6) * seen(plain, W, gram)
+    assert ("solved without the gram" in F.status) == bool((F.to_dense() == plain.to_dense()).all()) == even
+
+
 @pytest.mark.parametrize("fold", ["rows", "inputs/2", "flat", "positions"])
 def test_gram_needs_inputs_as_rows(fold: str) -> None:
     W = kernel(8, 4)

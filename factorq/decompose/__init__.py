@@ -13,7 +13,8 @@ from ..constraints import check_bits, check_sparsity
 from ..errors import refuse, refuse_type
 from ..factorization import Factorization
 from ..methods import CP, SVD, Method, QuantizedSparse, Scalar, SparsePCA, Trellis
-from ..methods.base import Weight, check_rank, check_store, check_takes, run
+from ..methods.base import Weight, check_store, check_takes, run
+from ..methods.base.checks import check_rank
 from ..named import find, known, settings
 from ..solvers.loop import Callback
 from .plan import Plan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -11,27 +12,47 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array
-from ..errors import refuse
+from ..errors import ArgumentError, refuse
 from ..factorization import Factorization
 from ..methods import Method
-from ..methods.base import Stacked, Weight, run
+from ..methods.base import Stacked, Weight, check_takes, run, weighed
 from .plan import Plan
+
+Options = dict[str, Any]
 
 _WINDOW = 0.98  # a target size is met between this share of it and all of it
 _NEAR = 0.85  # share of the target that a cheap run of a candidate should store to stay in the race
 _CODED = (1.04, 1.08, 1.12)  # packed sizes, in targets, that entropy coding may bring under the target
 _SPARSE = (1.06, 1.12, 1.2, 1.3, 1.45)  # the same where a given sparsity may leave masks of few nonzeros
 _FINALISTS = 2  # candidates that are solved in full
+_UNWEIGHTED = "solved without the gram, whose fold would lose more under it"
 _CORRECTIONS = 4  # times that a size which depends on the values is aimed at again
 
 
-def at_size(plan: Plan, W: Array, target: float, rng: np.random.Generator, options: dict[str, Any]) -> Factorization:
+def at_size(plan: Plan, W: Array, target: float, rng: np.random.Generator, options: Options) -> Factorization:
     """The solution of least error among those that store within 2 % under ``target`` bits per weight.
 
-    Where there are several candidates, cheap runs find the best ones.
+    Where there are several candidates, cheap runs find the best ones. A gram may ask for a fold that costs more than
+    the gram gains; the solution without it is tried then as well.
     """
-    weight = Weight.of(W)
-    draft, why = placed(plan, weight, target, options["gram"] is not None)
+    weight, gram = Weight.of(W), options["gram"]
+    if gram is None:
+        return _searched(plan, placed(plan, weight, target, False), weight, target, rng, options)
+    check_takes(plan.draft or plan.method, gram)
+    drafts = [placed(plan, weight, target, given) for given in (True, False)]
+    if drafts[0][0] == drafts[1][0]:
+        return _searched(plan, drafts[0], weight, target, rng, options)
+    plain = _searched(plan, drafts[1], weight, target, rng, options | {"gram": None})
+    found = [replace(weighed(plain, weight, gram), status=f"{plain.status}; {_UNWEIGHTED}")]
+    with suppress(ArgumentError):
+        found.append(_searched(plan, drafts[0], weight, target, rng, options))
+    return min(found, key=_loss)
+
+
+def _searched(
+    plan: Plan, placing: tuple[Method, str], weight: Weight, target: float, rng: np.random.Generator, options: Options
+) -> Factorization:
+    draft, why = placing
 
     def solved(method: Method) -> Factorization:
         F = run(method, weight, rng=deepcopy(rng), **options)

@@ -20,7 +20,8 @@ from ..kernels.threads import one_thread
 from ..measure import binary_entropy, binary_exponent, scaled
 from ..named import settle
 from ..solvers.boolean import factorise
-from .base import Method, Problem, Solution, check_rank, check_steps
+from .base import Method, Problem, Solution
+from .base.checks import check_rank, check_steps
 
 _INDEX_BITS = (
     3 / 16

@@ -21,7 +21,8 @@ from ..kernels.threads import one_thread
 from ..measure import binary_exponent, scaled
 from ..named import settle
 from ..solvers.loop import Progress
-from .base import Method, Problem, Solution, check_steps
+from .base import Method, Problem, Solution
+from .base.checks import check_steps
 
 MOST_INPUTS = 12
 """Inputs of a slice, of which a start tries all values."""

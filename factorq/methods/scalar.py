@@ -185,5 +185,8 @@ class Scalar(Method):
             Q, met = round_columns(W, metric, points.levels, points.scale, points.offset, points.keep)
             found.append((start.nearest(Q), "rounded column by column with error feedback"))
         found.append((stored(W), "rounded to nearest, since error feedback would lose more"))
+        if keep is not None:  # of few outputs, what is pruned for the gram may leave more than feedback can take up
+            plain = self.constraint(str(W.dtype), W.size).encode(W)
+            found.append((plain, "the largest weights rounded to nearest, since others would lose more"))
         losses = [gram_error(W, encoded.decode(), gram) for encoded, _ in found]
         return found[int(np.argmin(losses))]

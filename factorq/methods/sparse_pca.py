@@ -21,7 +21,8 @@ from ..solvers.damping import damped_cholesky
 from ..solvers.dictionary.components import WIDER, Kept, dictionary, refitted, sparse_components
 from ..solvers.dictionary.variance import added_variance
 from ..solvers.svd import truncated_svd
-from .base import Method, Problem, Solution, check_rank, check_steps
+from .base import Method, Problem, Solution
+from .base.checks import check_rank, check_steps
 
 _DENSITIES = (0.5, 0.25, 0.125, 1.0)  # from which a size decides the rank; the density then fills the size
 _SPARSEST, _DENSEST = 0.01, 0.98

@@ -21,7 +21,8 @@ from ..named import settle
 from ..solvers.damping import explain_damping
 from ..solvers.lloyd import residual
 from ..solvers.lloyd.columns import quantize_columns
-from .base import Method, Problem, Solution, check_steps
+from .base import Method, Problem, Solution
+from .base.checks import check_steps
 
 Floats = NDArray[Any]
 _MOST_DIM, _MOST_CODEWORDS, _MOST_STAGES = 4096, 65536, 16

@@ -18,7 +18,8 @@ from ...kernels.threads import one_thread
 from ...measure import binary_exponent, scaled
 from ...named import settle
 from ...solvers.cp.products import Unfolded
-from ..base import Method, Problem, Solution, check_rank, check_steps
+from ..base import Method, Problem, Solution
+from ..base.checks import check_rank, check_steps
 from . import budget, stored
 from .advice import advice
 from .given import copied

@@ -20,7 +20,8 @@ from ...named import settle
 from ...solvers.damping import damped_cholesky, explain_damping
 from ...solvers.dictionary import Budget, Target
 from ...solvers.loop import Outcome
-from ..base import Method, Problem, Solution, check_factor_bits, check_rank, check_steps, factor_bits
+from ..base import Method, Problem, Solution
+from ..base.checks import check_factor_bits, check_rank, check_steps, factor_bits
 from . import coded, descent, folds, gradient, sizes
 
 _ATOMS_PER_ROW, _LEAST_MOST = 8, 64  # a rank above is a slip, and would run for hours

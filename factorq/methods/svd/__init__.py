@@ -22,7 +22,8 @@ from ...solvers.alternating import products, project_rows, squared_error, sweep_
 from ...solvers.damping import damped_cholesky, explain_damping, least_squares
 from ...solvers.loop import Outcome, iterate
 from ...solvers.svd import SVDResult, truncated_svd
-from ..base import Method, Problem, Solution, check_factor_bits, check_rank, check_steps
+from ..base import Method, Problem, Solution
+from ..base.checks import check_factor_bits, check_rank, check_steps
 from . import coded_terms
 
 _WIDTHS: tuple[int | tuple[int, int], ...] = (

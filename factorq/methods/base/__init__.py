@@ -12,32 +12,20 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import (
-    FLOATS,
-    HOST,
-    Array,
-    Home,
-    check_finite,
-    check_weight,
-    dtype_name,
-    generator,
-    is_array,
-    is_cupy,
-    to_host,
-)
-from ..codecs import Encoded
-from ..codecs.entropy import shrunk
-from ..codecs.xor.store import Xor, xored
-from ..constraints import check_bits
-from ..errors import ArgumentError, refuse, refuse_type
-from ..factorization import Factorization
-from ..factorization.placing import placed
-from ..forms import Form, Sum
-from ..forms.mapped import mapped
-from ..kernels.threads import one_thread
-from ..measure import binary_exponent, gram_error, narrowed, relative_error, scaled
-from ..named import Named, settings
-from ..solvers.loop import Callback
+from ...arrays import FLOATS, HOST, Array, Home, check_weight, generator, is_cupy, to_host
+from ...codecs import Encoded
+from ...codecs.entropy import shrunk
+from ...codecs.xor.store import Xor, xored
+from ...errors import ArgumentError, refuse, refuse_type
+from ...factorization import Factorization
+from ...factorization.placing import placed
+from ...forms import Form, Sum
+from ...forms.mapped import mapped
+from ...kernels.threads import one_thread
+from ...measure import gram_error, narrowed, relative_error
+from ...named import Named, settings
+from ...solvers.loop import Callback
+from .checks import check_gram
 
 STORES: dict[str, Callable[[Encoded], Encoded]] = {"packed": lambda encoded: encoded, "entropy": shrunk, "xor": xored}
 """By name, how a factor's codes are written, without loss."""
@@ -293,6 +281,12 @@ def run(
     return F.remembering(measured) if there is home and (store or method.store) == "packed" else F
 
 
+def weighed(F: Factorization, W: Weight, gram: Array) -> Factorization:
+    """F, solved without a gram, with its error under one."""
+    moment = check_gram(gram, math.prod(F.shape[1:]))
+    return replace(F, gram_error=gram_error(W.host.astype(W.compute, copy=False), F.to_dense(), moment))
+
+
 def _too_large(W: NDArray[Any]) -> ArgumentError:
     found = f"values up to {float(np.abs(W).max()):.3g}, beyond which sums of factors overflow"
     return refuse("W", found=found, allowed=f"less of the range of {W.dtype}", remedy="scale it first")
@@ -328,69 +322,6 @@ def most_bytes(method: Method, shape: tuple[int, ...], dtype: str, store: str | 
     """Bytes that the method stores for an array, an upper bound where that depends on the values."""
     nbytes = method.nbytes(shape, dtype)
     return Xor.bound(nbytes) if (store or method.store) == "xor" else nbytes
-
-
-def check_gram(gram: Array, n: int) -> NDArray[Any]:
-    """``gram`` as a symmetric float64 host matrix (n, n), scaled by a power of two to a size near 1.
-
-    Raises
-    ------
-    ArgumentError
-        If its shape is not (n, n), or it is not finite, not symmetric, or has a negative diagonal.
-    """
-    remedy = "accumulate x @ x.T over the layer's inputs x (n,)"
-    if not is_array(gram):
-        raise refuse_type("gram", found=type(gram).__name__, allowed=f"an array ({n}, {n})", remedy=remedy)
-    if dtype_name(gram) not in FLOATS:
-        raise refuse_type("gram", found=f"dtype {dtype_name(gram)}", allowed=", ".join(FLOATS))
-    if tuple(gram.shape) != (n, n):
-        raise refuse("gram", found=f"shape {tuple(gram.shape)}", allowed=f"({n}, {n})", remedy=remedy)
-    matrix = to_host(gram).astype(np.float64)
-    check_finite(matrix, "gram")
-    scale = float(np.abs(matrix).max())
-    skew = float(np.abs(matrix - matrix.T).max())
-    if skew > 1e-3 * scale:
-        found = f"entries that differ from their transposes by up to {skew:.3g}"
-        raise refuse("gram", found=found, allowed="a symmetric matrix", remedy="pass (gram + gram.T) / 2")
-    if float(matrix.diagonal().min()) < 0:
-        found = f"a diagonal entry of {float(matrix.diagonal().min()):.3g}"
-        raise refuse("gram", found=found, allowed="a positive semidefinite matrix", remedy=remedy)
-    return scaled((matrix + matrix.T) / 2, -binary_exponent(matrix))  # only its shape matters: a size of 1 is safe
-
-
-def check_rank(rank: object) -> None:
-    """Raise unless ``rank`` is an integer of at least 1."""
-    if isinstance(rank, bool) or not isinstance(rank, int | np.integer):
-        remedy = "pass methods as method=" if isinstance(rank, Method) else ""
-        raise refuse_type("rank", found=repr(rank), allowed="an integer of at least 1", remedy=remedy)
-    if rank < 1:
-        raise refuse("rank", found=rank, allowed="an integer of at least 1")
-
-
-def check_steps(max_iter: object, tol: object) -> None:
-    """Raise unless ``max_iter`` is an integer of at least 1 and ``tol`` a number of at least 0."""
-    if isinstance(max_iter, bool) or not isinstance(max_iter, int | np.integer) or not 1 <= max_iter < 1 << 31:
-        raise refuse("max_iter", found=repr(max_iter), allowed="an integer of at least 1, below 2**31")
-    if isinstance(tol, bool) or not isinstance(tol, int | float | np.floating) or not 0 <= tol < 1:
-        raise refuse("tol", found=repr(tol), allowed="a relative improvement, 0 <= tol < 1")
-
-
-def factor_bits(bits: int | tuple[int, int] | None) -> tuple[int, int]:
-    """``bits`` for each of two factors, 16 where it is None."""
-    return bits if isinstance(bits, tuple) else (bits or 16, bits or 16)
-
-
-def check_factor_bits(bits: object) -> None:
-    """Raise unless ``bits`` is None, an integer from 1 to 16 or a pair of them."""
-    if bits is None:
-        return
-    if isinstance(bits, tuple):
-        if len(bits) != 2:
-            raise refuse("bits", found=bits, allowed="one integer from 1 to 16, or one for each of the 2 factors")
-        for value in bits:
-            check_bits(value)
-    else:
-        check_bits(bits)
 
 
 def _terms(method: Method) -> tuple[Method, ...]:
