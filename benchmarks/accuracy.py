@@ -165,11 +165,10 @@ class Study:
 
     def tuned(self, size: Size, method: str, found: Found, steps: int | None = None) -> Row:
         """The network after some steps of training, its batch norms estimated anew."""
-        import factorq as fq
         from factorq.adapters import torch as adapter
 
         model, start = copy.deepcopy(self.data.dense), time.process_time()
-        adapter.compress(model, {name.removesuffix(".weight"): F for name, F in found.factored.items()})
+        layers = trainable(model, found)
         setting = TUNED[self.name]
         count = steps or setting.passes * self.data.batches_per_pass
         if self.name in IMAGES:
@@ -177,13 +176,38 @@ class Study:
         adapter.finetune(model, self.data.batches(), steps=count, lr=setting.lr, teacher=self.data.dense)
         if self.name in IMAGES:
             adapter.reestimate_batch_norm(model, self.data.inputs, self.data.dense)
-        tensors = adapter.state_dict(model)
-        factored = {name: F for name, F in tensors.items() if isinstance(F, fq.Factorization)}
-        after = Found.of(factored, time.process_time() - start, other_share=found.other_share)
+        factored = {name: layer.factors.factorization() for name, layer in layers.items()}
+        seconds = time.process_time() - start
+        after = Found.of(factored, seconds, other_share=found.other_share).turning(found.turned)
         if after.nbytes > found.nbytes:
             raise SystemExit(f"{self.name}: {method} takes {after.nbytes} bytes after training, {found.nbytes} before")
+        tensors = model.state_dict()
         state = {k: after.restored[k] if k in factored else tensors[k].numpy() for k in self.network.tensors}
         return self.row(size, method, STAGES[4], after, state, steps=count, batch=setting.batch, lr=setting.lr)
+
+
+def trainable(model: Any, found: Found) -> dict[str, Any]:
+    """Layers of what was found, by the name of the weight, in the place of layers or behind other parameters."""
+    import torch
+
+    from factorq.adapters import torch as adapter
+
+    class Weight(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self, layer: Any, turned: bool) -> None:
+            super().__init__()
+            self.layer, self.turned = layer, turned
+
+        def forward(self, _: Any) -> Any:
+            return self.layer.weight.T if self.turned else self.layer.weight
+
+    if all(name.endswith(".weight") for name in found.factored):
+        names = {name: name.removesuffix(".weight") for name in found.factored}
+        adapter.compress(model, {names[name]: F for name, F in found.factored.items()})
+        return {name: model.get_submodule(layer) for name, layer in names.items()}
+    layers = {name: adapter.to_module(F) for name, F in found.factored.items()}
+    for name, layer in layers.items():
+        torch.nn.utils.parametrize.register_parametrization(model, name, Weight(layer, name in found.turned))
+    return layers
 
 
 def trains(name: str, size: Size, method: str) -> bool:

@@ -44,6 +44,7 @@ TUNED = {
     "lenet5_mnist": Training(2, 128, 1e-3),
     "lenet300_mnist": Training(2, 128, 1e-3),
     "stories260K": Training(16, 8, 1e-3),
+    "charlstm_bronte": Training(4, 8, 1e-3),
 }
 
 

@@ -42,11 +42,18 @@ class Found:
     factored: Mapping[str, Any] = field(default_factory=dict)
     other_share: float = 0.0
     file_bytes: int | None = None
+    turned: frozenset[str] = frozenset()
+    """Names of matrices of which the transpose was factorised."""
 
     @classmethod
     def of(cls, factored: Mapping[str, Any], seconds: float, **about: Any) -> Found:
         restored = {name: np.asarray(F.to_dense(), np.float32) for name, F in factored.items()}
         return cls(restored, sum(F.nbytes for F in factored.values()), seconds, factored, **about)
+
+    def turning(self, names: frozenset[str]) -> Found:
+        """The same, found for the transposes of some matrices."""
+        restored = {name: W.T if name in names else W for name, W in self.restored.items()}
+        return replace(self, restored=restored, turned=names)
 
 
 Method = Callable[[Checkpoint, Any], Found]  # the bits per weight of all layers, or by their names
@@ -129,13 +136,13 @@ def by_layer(method: Any, grams: Mapping[str, Any] | None = None, turned: Iterab
 
     def run(network: Checkpoint, bits: float | Mapping[str, float]) -> Found:
         start = time.process_time()
-        factored, others, flat = {}, 0, set(turned)
+        factored, others, flat = {}, 0, frozenset(turned)
         for name, W in network.matrices.items():
             size = bits.get(name, MOST) if isinstance(bits, Mapping) else bits
             factored[name], other = solve(name, np.ascontiguousarray(W.T) if name in flat else W, size)
             others += W.size * other
-        found = Found.of(factored, time.process_time() - start, other_share=others / network.weights)
-        return replace(found, restored={k: W.T if k in flat else W for k, W in found.restored.items()})
+        seconds = time.process_time() - start
+        return Found.of(factored, seconds, other_share=others / network.weights).turning(flat)
 
     return run
 
