@@ -39,12 +39,12 @@ class Training:
 
 
 TUNED = {
-    "resnet20_cifar10": Training(2, 128, 2e-3),
-    "resnet20_cifar10jpeg": Training(2, 50, 2e-3),
+    "resnet20_cifar10": Training(2, 128, 1e-3),
+    "resnet20_cifar10jpeg": Training(2, 50, 5e-4),
     "lenet5_mnist": Training(2, 128, 1e-3),
     "lenet300_mnist": Training(2, 128, 1e-3),
     "stories260K": Training(16, 8, 1e-3),
-    "charlstm_bronte": Training(4, 8, 1e-3),
+    "charlstm_bronte": Training(4, 8, 1e-2),
 }
 
 
@@ -245,7 +245,7 @@ class Watched:
             for _, seen in sorted(parts.items()):
                 x = seen[0] if seen[0].dim() > 2 else torch.stack(seen, seen[0].dim() - 1)
                 columns.append(x.reshape(-1, x.shape[-1]))
-            moment = fq.calibration.SecondMoment()
+            moment = fq.SecondMoment()
             moment.update(torch.cat(columns, 1))
             found[name] = moment.gram
         return found

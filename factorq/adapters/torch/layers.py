@@ -103,7 +103,8 @@ class Factors(nn.Module):  # type: ignore[misc]
             with torch.no_grad():
                 return self._make(layer, factored, dtype)
         # Called between products that fill the caches, each line here takes ten times what it takes in a loop.
-        key, state = (layer, factored, dtype), [(id(x), None if x.is_inference() else x._version) for x in numbers]
+        key = layer, factored, dtype
+        state = [(id(x), x.data_ptr(), None if x.is_inference() else x._version) for x in numbers]
         kept = self._made.get(key)
         if kept is None or kept[0] != state:
             with torch.inference_mode(False), torch.no_grad():  # what is kept may serve under autograd later
