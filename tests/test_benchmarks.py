@@ -331,6 +331,34 @@ def test_rows_that_are_measured_again_take_the_place_of_earlier_ones(tmp_path):
     assert accuracy.earlier(tmp_path / "none.json", ["a"], ["weights"], [2.0]) == []
 
 
+def test_scores_in_short_are_those_at_two_bits_with_batch_norms_estimated_anew_where_there_are_any():
+    def row(network, method, stage, score, target=2.0):
+        return {
+            "network": network,
+            "measure": "m",
+            "dense": 9.0,
+            "method": method,
+            "stage": stage,
+            "score": score,
+            "target": target,
+        }
+
+    rows = [
+        row("resnet20_cifar10", "HQQ", "weights", 1.0),
+        row("resnet20_cifar10", "HQQ", "batch norm", 2.0),
+        row("resnet20_cifar10", "HQQ", "batch norm", 3.0, 4.0),
+        row("resnet20_cifar10", "Trellis, one step", "calibrated, batch norm", 4.0),
+        row("g2p_gru", "HQQ", "weights", 5.0),
+        row("g2p_gru", "Trellis, one step", "calibrated", 6.0),
+        row("g2p_gru", "Trellis, allotted by gradients", "calibrated", 7.0),
+    ]
+    head = {"measure": "m", "dense": 9.0}
+    assert accuracy.scores_of(rows) == [
+        {"network": "resnet20_cifar10", **head, "HQQ": 2.0, "with inputs": 4.0},
+        {"network": "g2p_gru", **head, "HQQ": 5.0, "with inputs": 7.0},
+    ]
+
+
 def test_a_quick_run_scores_a_network_at_every_stage(tmp_path, monkeypatch):
     pytest.importorskip("torch")
     data = FOLDER.parents[1] / "shared" / "data"
