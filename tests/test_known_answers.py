@@ -102,17 +102,23 @@ def test_error_feedback_with_a_mask_beats_plain_pruning() -> None:
     assert np.count_nonzero(np.asarray(F)) <= W.size // 2
 
 
-def test_few_weights_of_few_outputs_lose_no_more_under_a_gram_than_without() -> None:
+@pytest.mark.parametrize(
+    ("method", "shape"), [(fq.Scalar(bits=2, sparsity=0.9), (10, 200)), (fq.Scalar(sparsity=0.8), (4, 60))], ids=str
+)
+def test_few_weights_of_few_outputs_lose_no_more_under_a_gram_than_without(
+    method: fq.Method, shape: tuple[int, int]
+) -> None:
     """The mask of a gram is chosen entry by entry, and of few weights feedback cannot take up what all of them lose."""
-    method, said = fq.Scalar(bits=2, sparsity=0.9), []
-    for seed in range(2):
+    said = []
+    for seed in range(4):
         rng = np.random.default_rng(seed)
-        x = np.maximum(rng.standard_normal((3000, 3)) @ rng.standard_normal((3, 200)), 0)
-        W, gram = rng.standard_normal((10, 200)).astype(np.float32), x.T @ x
+        x = np.maximum(rng.standard_normal((3000, 3)) @ rng.standard_normal((3, shape[1])), 0)
+        W, gram = rng.standard_normal(shape).astype(np.float32), x.T @ x
         plain, F = np.asarray(fq.decompose(W, method=method)), fq.decompose(W, method=method, gram=gram)
         assert F.gram_error <= gram_error(W, plain, gram) * (1 + 1e-6)
-        said.append("the largest weights rounded to nearest" in F.status)
-    assert said == [True, False]
+        said.append("the largest weights as without the gram" in F.status)
+    assert any(said)
+    assert not all(said)
 
 
 @pytest.mark.parametrize("method", [fq.Scalar(bits=3, group=32), fq.SVD(rank=5, accuracy=0)], ids=str)

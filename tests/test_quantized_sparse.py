@@ -538,6 +538,43 @@ def test_size_under_a_gram_is_never_worse_than_without(shape: tuple[int, ...], e
     assert ("solved without the gram" in F.status) == bool((F.to_dense() == plain.to_dense()).all()) == even
 
 
+def test_size_under_a_gram_that_one_fold_alone_can_reach() -> None:
+    W = np.random.default_rng(0).standard_normal((64, 4, 3, 3)).astype(np.float32)
+    size: dict[str, Any] = {"method": "quantized_sparse", "rank": 8, "sparsity": 0.5, "bits_per_weight": 1.2}
+    with pytest.raises(fq.ArgumentError, match=r"from 1\.\d+ bits"):
+        fq.decompose(W, **size)
+    F = fq.decompose(W, **size, gram=np.eye(36))
+    assert F.bits_per_weight <= 1.2
+    assert "36x64 (columns)" in F.status
+    with pytest.raises(fq.ArgumentError, match=r"^bits_per_weight: found 0\.2 .*can reach"):
+        fq.decompose(W, **{**size, "bits_per_weight": 0.2}, gram=np.eye(36))
+
+
+def test_size_under_a_gram_of_a_torch_array() -> None:
+    torch = pytest.importorskip("torch")
+    W, gram = np.random.default_rng(3).standard_normal((6, 96)).astype(np.float32), np.diag(np.linspace(1, 2, 96))
+    options: dict[str, Any] = {"method": "quantized_sparse", "bits_per_weight": 2.0, "gram": gram}
+    F = fq.decompose(torch.from_numpy(W), **options)
+    assert F.gram_error == fq.decompose(W, **options).gram_error
+    assert isinstance(F.to_dense(), torch.Tensor)
+
+
+def test_a_gram_that_is_refused_is_refused_at_a_size_too() -> None:
+    W, pgd = kernel(8, 4), QuantizedSparse(4, 4, 0.5, solver="pgd")
+    for size in ({}, {"bits_per_weight": 1.5}):
+        with pytest.raises(fq.ArgumentError, match=r"^gram: found"):
+            fq.decompose(W, method=pgd, gram=np.eye(36), **size)
+        with pytest.raises(fq.ArgumentError, match=r"^gram: found shape \(5, 5\)"):
+            fq.decompose(W, method=QuantizedSparse(4, 4, 0.5), gram=np.eye(5), **size)
+
+
+def test_explained_is_the_fold_of_the_gram() -> None:
+    W, gram = np.random.default_rng(3).standard_normal((200, 24)).astype(np.float32), gram_of(24)
+    plan = fq.explain(W, method="quantized_sparse", bits_per_weight=2.0, gram=gram)
+    assert "24x200 (columns)" in plan.reason
+    assert plan.method.fold == "columns"
+
+
 @pytest.mark.parametrize("fold", ["rows", "inputs/2", "flat", "positions"])
 def test_gram_needs_inputs_as_rows(fold: str) -> None:
     W = kernel(8, 4)

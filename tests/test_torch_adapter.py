@@ -152,6 +152,56 @@ def test_evaluation_sees_what_was_changed() -> None:
 # --- known answers --------------------------------------------------------------------------------------------------
 
 
+def test_evaluation_sees_storage_that_was_exchanged_twice() -> None:
+    layer, x = ft.to_module(fq.decompose(weight(24, 48), method=fq.SVD(4))).eval(), weight(3, 48, seed=1)
+    parameter = next(layer.factors.parameters())
+    with torch.no_grad():
+        for _ in range(10):
+            layer(x)
+            for _ in range(2):  # memory that is given back is the first to be handed out again
+                parameter.data = torch.randn_like(parameter)
+            close(layer(x), x @ layer.weight.T)
+
+
+class _Twice(nn.Module):  # type: ignore[misc]
+    def forward(self, x: Any) -> Any:
+        return 2 * x
+
+
+def test_numbers_that_wrappers_keep_elsewhere() -> None:
+    """As parametrizations, replicas and flattened parameters of distributed training do."""
+    F, x = fq.decompose(weight(24, 48), method=fq.SVD(4)), weight(3, 48, seed=1)
+    layer = ft.to_module(F)
+    names = list(layer.factors._parameters)
+    nn.utils.parametrize.register_parametrization(layer.factors, names[0], _Twice())
+    layer(x).square().sum().backward()
+    originals = [p for p in layer.factors.parameters()]
+    assert len(originals) == len(names)
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in originals)
+    layer.eval()
+    with torch.no_grad():
+        close(layer(x), 2 * x @ F.to_dense().T)
+        layer.factors.parametrizations[names[0]].original.mul_(2)
+        close(layer(x), 4 * x @ F.to_dense().T)
+
+
+def test_many_sets_of_numbers_at_once() -> None:
+    layer, x = ft.to_module(fq.decompose(weight(24, 48), method=fq.Scalar(4))).eval(), weight(3, 48, seed=1)
+    stacked = {name: torch.stack([p, 0.5 * p]) for name, p in layer.named_parameters()}
+    with torch.no_grad():
+        found = torch.func.vmap(lambda p: torch.func.functional_call(layer, p, (x,)))(stacked)
+        close(found[0], layer(x))
+        assert not torch.allclose(found[1], found[0])
+
+
+def test_tied_layers_share_what_is_kept() -> None:
+    table = ft.to_module(fq.decompose(weight(24, 48), method=fq.Scalar(4)), nn.Embedding(24, 48)).eval()
+    head = ft.to_module(table.factors, nn.Linear(48, 24)).eval()
+    with torch.no_grad():
+        table(torch.tensor([1])), head(weight(3, 48))
+    assert len(table.factors._made) == 1
+
+
 def test_gradients_of_rounding() -> None:
     """Inside the levels 1, beyond them 0; of a scale that of LSQ (arXiv 1902.08153, eq. 3)."""
     W = torch.tensor([[-3.0, -1.0, 1.0, 3.0]])

@@ -147,9 +147,10 @@ def explain(
         draft, why = placed(
             plan, weight, math.inf if bits_per_weight is None else float(bits_per_weight), gram is not None
         )
-        if why:
+        if why or draft != (plan.draft or plan.method):
             sized = draft if bits_per_weight is None else _first(draft, plan, float(bits_per_weight))
-            return replace(plan, method=sized, reason=f"{plan.reason}; {sized.remarks(host, plan.dtype)}; {why}")
+            reasons = (plan.reason, sized.remarks(host, plan.dtype), why)
+            return replace(plan, method=sized, reason="; ".join(filter(None, reasons)))
     remark = plan.method.remarks(host, plan.dtype)
     return replace(plan, reason=f"{plan.reason}; {remark}") if remark else plan
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -16,6 +15,7 @@ from ..errors import ArgumentError, refuse
 from ..factorization import Factorization
 from ..methods import Method
 from ..methods.base import Stacked, Weight, check_takes, run, weighed
+from ..methods.base.checks import check_gram
 from .plan import Plan
 
 Options = dict[str, Any]
@@ -25,33 +25,44 @@ _NEAR = 0.85  # share of the target that a cheap run of a candidate should store
 _CODED = (1.04, 1.08, 1.12)  # packed sizes, in targets, that entropy coding may bring under the target
 _SPARSE = (1.06, 1.12, 1.2, 1.3, 1.45)  # the same where a given sparsity may leave masks of few nonzeros
 _FINALISTS = 2  # candidates that are solved in full
-_UNWEIGHTED = "solved without the gram, whose fold would lose more under it"
 _CORRECTIONS = 4  # times that a size which depends on the values is aimed at again
+_UNWEIGHTED = "solved without the gram, with which nothing better was found"
 
 
 def at_size(plan: Plan, W: Array, target: float, rng: np.random.Generator, options: Options) -> Factorization:
     """The solution of least error among those that store within 2 % under ``target`` bits per weight.
 
-    Where there are several candidates, cheap runs find the best ones. A gram may ask for a fold that costs more than
-    the gram gains; the solution without it is tried then as well.
+    A gram may ask for a fold that costs more than the gram gains: solutions without it are compared under it as well.
     """
     weight, gram = Weight.of(W), options["gram"]
     if gram is None:
-        return _searched(plan, placed(plan, weight, target, False), weight, target, rng, options)
+        return _chosen(_solved(plan, placed(plan, weight, target, False), weight, target, rng, options), plan, target)
     check_takes(plan.draft or plan.method, gram)
-    drafts = [placed(plan, weight, target, given) for given in (True, False)]
-    if drafts[0][0] == drafts[1][0]:
-        return _searched(plan, drafts[0], weight, target, rng, options)
-    plain = _searched(plan, drafts[1], weight, target, rng, options | {"gram": None})
-    found = [replace(weighed(plain, weight, gram), status=f"{plain.status}; {_UNWEIGHTED}")]
-    with suppress(ArgumentError):
-        found.append(_searched(plan, drafts[0], weight, target, rng, options))
-    return min(found, key=_loss)
+    moment = check_gram(gram, math.prod(plan.shape[1:]))
+    with_gram, without = (placed(plan, weight, target, given) for given in (True, False))
+    found: list[Factorization] = []
+    refusal: ArgumentError | None = None
+    try:
+        found += _solved(plan, with_gram, weight, target, rng, options)
+    except ArgumentError as error:
+        if with_gram[0] == without[0] or error.message.startswith("gram"):  # no gram for what was asked
+            raise
+        refusal = error
+    if with_gram[0] != without[0]:
+        try:
+            plain = _solved(plan, without, weight, target, rng, options | {"gram": None, "callback": None})
+        except ArgumentError as error:
+            if not found:
+                raise (refusal or error) from None
+            plain = []
+        found += [replace(weighed(F, weight, moment), status=f"{F.status}; {_UNWEIGHTED}") for F in plain]
+    return _chosen(found, plan, target)
 
 
-def _searched(
+def _solved(
     plan: Plan, placing: tuple[Method, str], weight: Weight, target: float, rng: np.random.Generator, options: Options
-) -> Factorization:
+) -> list[Factorization]:
+    """Solutions near ``target`` by the most promising versions of a method, which cheap runs of all of them find."""
     draft, why = placing
 
     def solved(method: Method) -> Factorization:
@@ -78,6 +89,11 @@ def _searched(
     found = [F for method in candidates for F in _corrected(method, plan, target, solved)]
     if not any(F.bits_per_weight <= target for F in found):  # solved in full they take a little more than before
         found += [solved(method) for method in others]
+    return found
+
+
+def _chosen(found: list[Factorization], plan: Plan, target: float) -> Factorization:
+    """The best of those that meet ``target``, or else the largest one under it."""
     under = [F for F in found if F.bits_per_weight <= target]
     inside = [F for F in under if F.bits_per_weight >= _WINDOW * target]
     if inside:

@@ -41,7 +41,8 @@ class Scalar(Method):
 
     Groups run along each row of W read as (shape[0], the rest); their scales minimise the squared error. With a gram,
     columns are rounded in turn and the later ones take up the error (GPTQ, arXiv 2210.17323); with sparsity as well,
-    the entries to prune are those whose removal costs least in that metric (SparseGPT, arXiv 2301.00774).
+    the entries to prune are those whose removal costs least in that metric (SparseGPT, arXiv 2301.00774), or the
+    smallest where those would lose more.
 
     Parameters
     ----------
@@ -159,15 +160,18 @@ class Scalar(Method):
         keep = None if self.sparsity is None else Sparse(self.sparsity).mask(metric.saliency(W))
         if self.bits is None:
             pruned = round_columns(W, metric, None, None, None, keep)[0]
-            best, how = constraint.encode(pruned), "pruned column by column with error feedback"
+            found = [(constraint.encode(pruned), "pruned column by column with error feedback")]
         else:
-            best, how = self._rounded(W, gram, metric, keep)
+            found = self._rounded(W, metric, keep)
+        if keep is not None:  # of few outputs, what is pruned for the gram may leave more than feedback can take up
+            found.append(
+                (constraint.encode(W), "the largest weights as without the gram, since others would lose more")
+            )
+        best, how = min(found, key=lambda pair: gram_error(W, pair[0].decode(), gram))
         return Solution(Leaf(best.reshaped(problem.W.shape)), f"{how}; {explain_damping(metric.damping)}")
 
-    def _rounded(
-        self, W: NDArray[Any], gram: NDArray[Any], metric: Metric, keep: NDArray[np.bool_] | None
-    ) -> tuple[Encoded, str]:
-        """The best of rounding to nearest and of two passes with feedback, and which it was.
+    def _rounded(self, W: NDArray[Any], metric: Metric, keep: NDArray[np.bool_] | None) -> list[tuple[Encoded, str]]:
+        """Two passes with feedback and rounding to nearest, and what to say of each.
 
         Columns grow by the errors that they take up and would be clipped at scales fitted to W, so the second pass has
         scales that were fitted to what the first one met.
@@ -184,9 +188,4 @@ class Scalar(Method):
             points = start.points()
             Q, met = round_columns(W, metric, points.levels, points.scale, points.offset, points.keep)
             found.append((start.nearest(Q), "rounded column by column with error feedback"))
-        found.append((stored(W), "rounded to nearest, since error feedback would lose more"))
-        if keep is not None:  # of few outputs, what is pruned for the gram may leave more than feedback can take up
-            plain = self.constraint(str(W.dtype), W.size).encode(W)
-            found.append((plain, "the largest weights rounded to nearest, since others would lose more"))
-        losses = [gram_error(W, encoded.decode(), gram) for encoded, _ in found]
-        return found[int(np.argmin(losses))]
+        return [*found, (stored(W), "rounded to nearest, since error feedback would lose more")]

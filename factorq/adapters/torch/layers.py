@@ -81,6 +81,7 @@ class Factors(nn.Module):  # type: ignore[misc]
         start = None if start is None else start.detach()
         self.behind = Trainable(F, start=start, reselect=reselect, frozen=frozen)
         self._made: dict[Any, Any] = {}
+        self._settings: dict[Any, Conv] = {}
         # A module's names cannot have dots.
         parameters, constants = self.behind.parameters(), self.behind.constants()
         self._names = {name: name.replace(".", "__") for name in parameters}
@@ -93,9 +94,9 @@ class Factors(nn.Module):  # type: ignore[misc]
 
     def steps(self, layer: Conv, factored: bool | None, dtype: torch.dtype | None) -> tuple[tuple[Conv, ...], ...]:
         """The layers in place of ``layer``, made anew where gradients are recorded or in training mode, else once."""
-        if torch.compiler.is_compiling():
+        numbers = list(self._parameters.values())
+        if torch.compiler.is_compiling() or len(numbers) != len(self._names):  # wrappers keep them elsewhere
             return self._make(layer, factored, dtype)
-        numbers = tuple(self._parameters.values())
         if torch.is_grad_enabled() and any(x.requires_grad for x in numbers):
             self._made.clear()  # an optimizer may change the numbers without a trace
             return self._make(layer, factored, dtype)
@@ -104,14 +105,23 @@ class Factors(nn.Module):  # type: ignore[misc]
                 return self._make(layer, factored, dtype)
         # Called between products that fill the caches, each line here takes ten times what it takes in a loop.
         key = layer, factored, dtype
-        state = [(id(x), x.data_ptr(), None if x.is_inference() else x._version) for x in numbers]
+        try:
+            seen = numbers or list(self._buffers.values())
+            state = [(id(x), x.data_ptr(), x._version) for x in seen]
+        except RuntimeError:  # tensors without storage of their own, as under vmap, or without a version
+            return self._make(layer, factored, dtype)
         kept = self._made.get(key)
         if kept is None or kept[0] != state:
             with torch.inference_mode(False), torch.no_grad():  # what is kept may serve under autograd later
                 made = self._make(layer, factored, dtype)
                 made = tuple(tuple(replace(c, weight=c.weight.contiguous()) for c in sequence) for sequence in made)
-            kept = self._made[key] = state, made, numbers
+            kept = self._made[key] = state, made, [(x, x.detach()) for x in seen]  # so that nothing takes their place
         return kept[1]
+
+    def settings(self, layer: Conv) -> Conv:
+        """The one object for settings of equal values, which layers with tied weights share."""
+        key = layer.stride, layer.padding, layer.dilation, layer.groups
+        return self._settings.setdefault(key, layer)
 
     def _make(self, layer: Conv, factored: bool | None, dtype: torch.dtype | None) -> tuple[tuple[Conv, ...], ...]:
         numbers = {name: getattr(self, key) for name, key in self._names.items()}
@@ -168,7 +178,7 @@ class Layer(nn.Module):  # type: ignore[misc]
         self._looks_up = isinstance(like, nn.Embedding) or bool(getattr(like, "_looks_up", False))
         self._padding_idx = getattr(like, "padding_idx", getattr(like, "_padding_idx", None))
         self._pad: tuple[Any, str] | None = getattr(like, "_pad", None)
-        self._layer = _settings(factors.behind.before.shape, like)
+        self._layer = factors.settings(_settings(factors.behind.before.shape, like))
         dtype = getattr(torch, factors.behind.before.home.dtype)  # and where the model is cast, that
         self.register_buffer("_kind", torch.empty(0, dtype=dtype), persistent=False)
         if like is not None and getattr(like, "padding_mode", "zeros") != "zeros":

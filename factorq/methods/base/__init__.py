@@ -281,10 +281,9 @@ def run(
     return F.remembering(measured) if there is home and (store or method.store) == "packed" else F
 
 
-def weighed(F: Factorization, W: Weight, gram: Array) -> Factorization:
-    """F, solved without a gram, with its error under one."""
-    moment = check_gram(gram, math.prod(F.shape[1:]))
-    return replace(F, gram_error=gram_error(W.host.astype(W.compute, copy=False), F.to_dense(), moment))
+def weighed(F: Factorization, W: Weight, moment: NDArray[Any]) -> Factorization:
+    """F, solved without a gram, with its error under one that :func:`check_gram` gave."""
+    return replace(F, gram_error=gram_error(W.host.astype(W.compute, copy=False), to_host(F.to_dense()), moment))
 
 
 def _too_large(W: NDArray[Any]) -> ArgumentError:
