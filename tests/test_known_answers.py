@@ -110,9 +110,9 @@ def test_few_weights_of_few_outputs_lose_no_more_under_a_gram_than_without(
 ) -> None:
     """The mask of a gram is chosen entry by entry, and of few weights feedback cannot take up what all of them lose."""
     said = []
-    for seed in range(4):
+    for seed in range(6):
         rng = np.random.default_rng(seed)
-        x = np.maximum(rng.standard_normal((3000, 3)) @ rng.standard_normal((3, shape[1])), 0)
+        x = np.maximum(rng.standard_normal((500, 3)) @ rng.standard_normal((3, shape[1])), 0)
         W, gram = rng.standard_normal(shape).astype(np.float32), x.T @ x
         plain, F = np.asarray(fq.decompose(W, method=method)), fq.decompose(W, method=method, gram=gram)
         assert F.gram_error <= gram_error(W, plain, gram) * (1 + 1e-6)
