@@ -184,10 +184,11 @@ class Study:
         model, start = copy.deepcopy(self.data.dense), time.process_time()
         layers = trainable(model, found)
         setting = TUNED[self.name]
+        lr = setting.coarse if size.bits <= 1 else setting.fine
         count = steps or setting.passes * self.data.batches_per_pass
         if self.name in IMAGES:
             adapter.reestimate_batch_norm(model, self.data.inputs, self.data.dense)
-        adapter.finetune(model, self.data.batches(), steps=count, lr=setting.lr, teacher=self.data.dense)
+        adapter.finetune(model, self.data.batches(), steps=count, lr=lr, teacher=self.data.dense)
         if self.name in IMAGES:
             adapter.reestimate_batch_norm(model, self.data.inputs, self.data.dense)
         factored = {name: layer.factors.factorization() for name, layer in layers.items()}
@@ -197,7 +198,7 @@ class Study:
             raise SystemExit(f"{self.name}: {method} takes {after.nbytes} bytes after training, {found.nbytes} before")
         tensors = model.state_dict()
         state = {k: after.restored[k] if k in factored else tensors[k].numpy() for k in self.network.tensors}
-        return self.row(size, method, STAGES[4], after, state, steps=count, batch=setting.batch, lr=setting.lr)
+        return self.row(size, method, STAGES[4], after, state, steps=count, batch=setting.batch, lr=lr)
 
 
 def trainable(model: Any, found: Found) -> dict[str, Any]:

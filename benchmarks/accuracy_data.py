@@ -31,20 +31,21 @@ GRADIENT_BATCH, GRADIENT_BATCHES = 32, 32
 
 @dataclass(frozen=True)
 class Training:
-    """Passes over the training data, inputs in a batch, learning rate."""
+    """Passes over the training data, inputs in a batch, learning rates up to one bit per weight and above."""
 
     passes: int
     batch: int
-    lr: float
+    coarse: float
+    fine: float
 
 
 TUNED = {
-    "resnet20_cifar10": Training(2, 128, 1e-3),
-    "resnet20_cifar10jpeg": Training(2, 50, 5e-4),
-    "lenet5_mnist": Training(2, 128, 1e-3),
-    "lenet300_mnist": Training(2, 128, 1e-3),
-    "stories260K": Training(16, 8, 1e-3),
-    "charlstm_bronte": Training(4, 8, 1e-2),
+    "resnet20_cifar10": Training(2, 128, 2e-3, 1e-3),
+    "resnet20_cifar10jpeg": Training(2, 50, 5e-4, 5e-4),
+    "lenet5_mnist": Training(2, 128, 1e-3, 1e-3),
+    "lenet300_mnist": Training(2, 128, 1e-3, 1e-3),
+    "stories260K": Training(16, 8, 1e-3, 1e-3),
+    "charlstm_bronte": Training(4, 8, 1e-2, 1e-2),
 }
 
 
