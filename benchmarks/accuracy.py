@@ -63,10 +63,6 @@ RATIOS = (29.0, 43.0)
 STAGES = ("weights", "batch norm", "calibrated", "calibrated, batch norm", "fine-tuned")
 PEERS = ("round to nearest", "clipped grid", "HQQ", "uniform, one step, ideal entropy")
 TRAINED = ("Scalar", "VectorQuantization", "QuantizedSparse", "SVD, quantized")
-COLUMNS = (
-    *("network", "target", "method", "stage", "bits_per_weight", "ratio", "stored_bytes", "measure", "dense", "score"),
-    *("agreement", "kl", "relative_error", "steps", "seconds"),
-)
 
 
 # --- a network ------------------------------------------------------------------------------------------------------
